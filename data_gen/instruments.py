@@ -1,0 +1,105 @@
+"""Instruments: a name and the General MIDI programs that play it.
+
+Program numbers count from 0 (0 is the acoustic grand piano, 127 the gunshot), as in the MIDI message itself.
+Percussion is what sounds on MIDI channel 10, whatever its program.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable
+
+from data_gen import InputError
+
+DRUM_BANK = 128  # the SoundFont bank of percussion presets
+
+
+@dataclasses.dataclass(frozen=True)
+class Instrument:
+    """One separable instrument: `programs` holds General MIDI numbers 0 to 127 and is empty for drums."""
+
+    name: str
+    programs: tuple[int, ...] = ()
+
+    @property
+    def is_drums(self) -> bool:
+        return not self.programs
+
+    def plays(self, bank: int, program: int) -> bool:
+        """Whether a note of this SoundFont bank and program belongs to the instrument."""
+        if bank == DRUM_BANK or self.is_drums:
+            return bank == DRUM_BANK and self.is_drums
+        return program in self.programs
+
+    def __str__(self) -> str:
+        if self.is_drums or CANDIDATES.get(self.name) == self:
+            return self.name
+        return f"{self.name}:{'+'.join(map(str, self.programs))}"
+
+
+def _programs(first: int, last: int) -> tuple[int, ...]:
+    return tuple(range(first, last + 1))
+
+
+CANDIDATES: dict[str, Instrument] = {
+    instrument.name: instrument
+    for instrument in (
+        Instrument("drums"),
+        Instrument("bass", _programs(32, 39)),
+        Instrument("piano", _programs(0, 7)),
+        Instrument("strings", _programs(48, 51)),
+        Instrument("guitar", _programs(24, 28)),
+        Instrument("distorted_guitar", _programs(29, 31)),
+        Instrument("brass", _programs(56, 63)),
+        Instrument("reed", _programs(64, 71)),
+        Instrument("pipe", _programs(72, 79)),
+        Instrument("synth_lead", _programs(80, 87)),
+    )
+}
+"""The ten instruments known by name, the most frequent ones in General MIDI files found in the wild."""
+
+_HOW = "write NAME:PROGRAMS with General MIDI programs from 0 to 127, e.g. choir:52-54 or keys:0-7+16-20"
+
+
+def parse_instrument(text: str) -> Instrument:
+    """Reads `drums` (a known name) or `choir:52-54` (a new name and its programs).
+
+    Raises InputError for an unknown name or programs out of range.
+    """
+    name, colon, ranges = text.strip().partition(":")
+    if not colon:
+        if name not in CANDIDATES:
+            raise InputError(f"unknown instrument {name!r}: known are {', '.join(CANDIDATES)}; for any other {_HOW}")
+        return CANDIDATES[name]
+    if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII):
+        raise InputError(f"instrument name {name!r}: use letters, digits and _ only, since it names files and outputs")
+    programs: list[int] = []
+    for part in ranges.split("+"):
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if not first <= last <= 127:
+            raise InputError(f"instrument {text!r}: {part!r} is no range of programs; {_HOW}")
+        programs.extend(range(first, last + 1))
+    return Instrument(name, tuple(sorted(set(programs))))
+
+
+def parse_instruments(texts: Iterable[str]) -> tuple[Instrument, ...]:
+    """Reads a list of instruments, in order.
+
+    Raises InputError if it is empty, or if two of them share a name or a program.
+    """
+    instruments = tuple(parse_instrument(text) for text in texts)
+    if not instruments:
+        raise InputError(f"no instrument named: choose from {', '.join(CANDIDATES)}, or {_HOW}")
+    for position, instrument in enumerate(instruments):
+        for other in instruments[:position]:
+            if other.name == instrument.name:
+                raise InputError(f"instrument {instrument.name!r} is named twice")
+            shared = set(other.programs) & set(instrument.programs)
+            if shared or (other.is_drums and instrument.is_drums):
+                raise InputError(
+                    f"instruments {other.name!r} and {instrument.name!r} share the programs {sorted(shared)}: "
+                    "a note can belong to one stem only"
+                )
+    return instruments
