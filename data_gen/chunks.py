@@ -1,0 +1,156 @@
+"""Pieces -> the chunks that are worth training on.
+
+A visit goes to one piece, renders one stretch of it, and cuts that into consecutive chunks: what is rendered is used.
+Visit number n depends on the seed and n alone, so that chunks are the same whoever renders them, in whatever order.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from data_gen import InputError
+from data_gen.instruments import Instrument
+from data_gen.synth import BLOCK_SAMPLES, Synthesizer
+
+SILENCE_DBFS = -60.0  # a chunk whose mixture is below this RMS level counts as silent
+SOLO_DB = -30.0  # an instrument plays alone when all others together are this far below it
+
+
+class Visit(NamedTuple):
+    """What one visit to a piece gave.
+
+    Attributes:
+        index: number of the visit.
+        piece: name of the piece.
+        starts_s: [chunk] where in the piece each chunk begins, without its context, in seconds.
+        mixture: float32 [chunk, time, 1], the sum of all instruments.
+        stems: float32 [chunk, time, target], targets in the order they were named.
+        n_silent, n_solo: chunks dropped because the mixture was silent, or one instrument played alone.
+    """
+
+    index: int
+    piece: str
+    starts_s: np.ndarray
+    mixture: np.ndarray
+    stems: np.ndarray
+    n_silent: int
+    n_solo: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Renderer:
+    """Renders visits. It can be sent to another process: what cannot travel is made on first use there.
+
+    Args:
+        corpus: a MidiCorpus or ComposedCorpus.
+        split: "train", "validation" or "test".
+        instruments: what sounds in the mixture.
+        targets: those of the instruments whose stems are wanted.
+        soundfonts: paths; each visit draws one of them.
+        sample_rate: in Hz.
+        chunk_samples: length of a chunk without its context.
+        context_samples: real audio on each side of a chunk, so that `time` is chunk_samples + 2 * context_samples.
+        chunks_per_piece: how many chunks a visit cuts at most.
+        keep_silent, keep_solo: share of the silent and the solo chunks that is kept.
+        seed: of everything that is drawn.
+    """
+
+    corpus: object
+    split: str
+    instruments: tuple[Instrument, ...]
+    targets: tuple[Instrument, ...]
+    soundfonts: tuple[str, ...]
+    sample_rate: int
+    chunk_samples: int
+    context_samples: int
+    chunks_per_piece: int
+    keep_silent: float
+    keep_solo: float
+    seed: int
+
+    @property
+    def time_samples(self) -> int:
+        """Length of a chunk with its context."""
+        return self.chunk_samples + 2 * self.context_samples
+
+    def open(self) -> None:
+        """Loads every SoundFont, so that a missing or damaged one is found now. Raises InputError."""
+        for soundfont in self.soundfonts:
+            self._synthesizer(soundfont)
+
+    def _synthesizer(self, soundfont: str) -> Synthesizer:
+        key = (soundfont, self.instruments, self.sample_rate)
+        if key not in _synthesizers:
+            _synthesizers[key] = Synthesizer(*key)
+        return _synthesizers[key]
+
+    def visit(self, index: int) -> Visit:
+        """Renders visit number `index`.
+
+        Raises RenderError or InputError if this piece cannot be rendered; other visits may still succeed.
+        """
+        rng = np.random.default_rng([self.seed, index])
+        n_pieces = self.corpus.size(self.split)
+        if not n_pieces:
+            raise InputError(f"no piece in the {self.split} split: it takes about ten songs to have one")
+        piece = self.corpus.load(self.split, int(rng.integers(n_pieces)))
+        synthesizer = self._synthesizer(self.soundfonts[rng.integers(len(self.soundfonts))])
+
+        piece_samples = int(piece.duration_s * self.sample_rate)
+        n_chunks = max(1, min(self.chunks_per_piece, piece_samples // self.chunk_samples))
+        start = int(rng.integers(max(1, piece_samples - n_chunks * self.chunk_samples)))
+        stems = _render_around(
+            synthesizer, piece, start - self.context_samples, n_chunks * self.chunk_samples + 2 * self.context_samples
+        )
+        windows = np.lib.stride_tricks.sliding_window_view(stems, self.time_samples, axis=0)[:: self.chunk_samples]
+        chunks = windows.transpose(0, 2, 1)  # to [chunk, time, instrument]
+
+        inner = chunks[:, self.context_samples : self.context_samples + self.chunk_samples]
+        is_silent, is_solo = _too_easy(inner)
+        kept = rng.random(n_chunks) < np.where(is_silent, self.keep_silent, np.where(is_solo, self.keep_solo, 1.0))
+        chunks = np.ascontiguousarray(chunks[kept])
+        return Visit(
+            index,
+            piece.name,
+            (start + np.flatnonzero(kept) * self.chunk_samples) / self.sample_rate,
+            chunks.sum(axis=-1, keepdims=True),
+            chunks[:, :, [self.instruments.index(target) for target in self.targets]],
+            int((is_silent & ~kept).sum()),
+            int((is_solo & ~is_silent & ~kept).sum()),
+        )
+
+
+_synthesizers: dict[tuple[str, tuple[Instrument, ...], int], Synthesizer] = {}
+
+
+def _render_around(synthesizer: Synthesizer, piece, start: int, n_samples: int) -> np.ndarray:
+    """Like `Synthesizer.render`, from any sample on; before the piece there is silence."""
+    n_before = max(0, -start)
+    offset = max(0, start) % BLOCK_SAMPLES
+    stems = synthesizer.render(piece, max(0, start), n_samples - n_before + offset)[offset:]
+    return np.pad(stems, ((n_before, 0), (0, 0)))
+
+
+def _too_easy(chunks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For chunks [chunk, time, instrument]: which are silent, and in which one instrument plays alone."""
+    energies = np.square(chunks, dtype=np.float64).mean(axis=1)  # to [chunk, instrument]
+    is_silent = np.square(chunks.sum(axis=2)).mean(axis=1) < 10 ** (SILENCE_DBFS / 10)
+    loudest = energies.max(axis=1)
+    is_solo = energies.sum(axis=1) - loudest < loudest * 10 ** (SOLO_DB / 10)
+    return is_silent, is_solo & (chunks.shape[2] > 1)
+
+
+def choose(instruments: Sequence[Instrument], names: Sequence[str]) -> tuple[Instrument, ...]:
+    """The instruments of these names, or all of them if no name is given.
+
+    Raises InputError for a name that is not among them.
+    """
+    by_name = {instrument.name: instrument for instrument in instruments}
+    for name in names:
+        if name not in by_name:
+            raise InputError(f"target {name!r} is not among the instruments ({', '.join(by_name)})")
+    return tuple(by_name[name] for name in names) or tuple(instruments)

@@ -1,0 +1,301 @@
+"""FluidSynth: (Piece, start, duration) -> stems [time, instrument], all of them in one pass.
+
+One FluidSynth instance plays every instrument at once. Each instrument has its own sixteen channels and its own
+output group (FluidSynth sends synth channel c to group c modulo the number of groups), so the stems are isolated and
+sum to the mixture. Reverb and chorus are off: silence is exactly zero.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from data_gen import InputError, midi
+from data_gen.instruments import DRUM_BANK, Instrument
+
+try:
+    import fluidsynth  # pyfluidsynth finds and loads the library; what it wraps of it is 16-bit only
+except ImportError as error:
+    raise InputError(
+        "the FluidSynth library is missing (pyfluidsynth does not contain it): install libfluidsynth3 (Debian, Ubuntu: "
+        "apt install libfluidsynth3), fluidsynth-libs (Fedora) or fluid-synth (macOS: brew install fluid-synth)"
+    ) from error
+
+BLOCK_SAMPLES = 64  # FluidSynth acts on events between blocks of this length (FLUID_BUFSIZE)
+PREROLL_S = 0.5  # audio rendered and thrown away before a window, so that notes already sounding are past their attack
+MAX_DECAYED_S = 3.0  # a plucked or struck note older than this has faded: it is not struck again at the pre-roll
+GAIN = 1.0  # a full mixture is then near -18 dBFS RMS; the default of 0.2 leaves it at -32
+POLYPHONY = 512  # voices; twice FluidSynth's default, since several instruments share one instance
+
+# General MIDI programs whose sound fades by itself: pianos, mallets, guitars, plucked basses, harp, plucked world.
+_DECAYING_PROGRAMS = (*range(0, 16), *range(24, 38), 45, 46, 47, *range(104, 109), *range(112, 120))
+_RPN_CONTROLLERS = (6, 38, 96, 97, 98, 99, 100, 101)  # meaningful only in sequence
+
+
+class RenderError(RuntimeError):
+    """FluidSynth complained while it rendered, so the audio cannot be trusted."""
+
+
+_lib = fluidsynth._fl
+_log: list[str] = []  # what FluidSynth said since the last `_log.clear()`
+
+
+@ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+def _keep_log(_level, message, _data):
+    if len(_log) < 20:  # a broken render can say millions of lines
+        _log.append(message.decode(errors="replace"))
+
+
+@ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+def _drop_log(_level, _message, _data):
+    pass
+
+
+def _prototype(name: str, result, *arguments):
+    function = getattr(_lib, name)
+    function.restype, function.argtypes = result, arguments
+    return function
+
+
+_int, _pointer, _string = ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p
+_set_log_function = _prototype("fluid_set_log_function", _pointer, _int, _pointer, _pointer)
+_new_settings = _prototype("new_fluid_settings", _pointer)
+_delete_settings = _prototype("delete_fluid_settings", None, _pointer)
+_setint = _prototype("fluid_settings_setint", _int, _pointer, _string, _int)
+_setnum = _prototype("fluid_settings_setnum", _int, _pointer, _string, ctypes.c_double)
+_new_synth = _prototype("new_fluid_synth", _pointer, _pointer)
+_delete_synth = _prototype("delete_fluid_synth", None, _pointer)
+_sfload = _prototype("fluid_synth_sfload", _int, _pointer, _string, _int)
+_get_sfont = _prototype("fluid_synth_get_sfont_by_id", _pointer, _pointer, _int)
+_add_sfont = _prototype("fluid_synth_add_sfont", _int, _pointer, _pointer)
+_remove_sfont = _prototype("fluid_synth_remove_sfont", _int, _pointer, _pointer)
+_get_preset = _prototype("fluid_sfont_get_preset", _pointer, _pointer, _int, _int)
+_program_select = _prototype("fluid_synth_program_select", _int, _pointer, _int, _int, _int, _int)
+_noteon = _prototype("fluid_synth_noteon", _int, _pointer, _int, _int, _int)
+_noteoff = _prototype("fluid_synth_noteoff", _int, _pointer, _int, _int)
+_cc = _prototype("fluid_synth_cc", _int, _pointer, _int, _int, _int)
+_pitch_bend = _prototype("fluid_synth_pitch_bend", _int, _pointer, _int, _int)
+_channel_pressure = _prototype("fluid_synth_channel_pressure", _int, _pointer, _int, _int)
+_key_pressure = _prototype("fluid_synth_key_pressure", _int, _pointer, _int, _int, _int)
+_process = _prototype("fluid_synth_process", _int, _pointer, _int, _int, _pointer, _int, _pointer)
+
+for _level, _function in enumerate((_keep_log, _keep_log, _keep_log, _drop_log, _drop_log)):  # panic, error, warning, ..
+    _set_log_function(_level, _function, None)
+
+
+class Synthesizer:
+    """Plays pieces through one SoundFont.
+
+    Args:
+        soundfont: path of an SF2 or SF3 file.
+        instruments: the instruments to hear, in the order of the stems. Nothing else sounds.
+        sample_rate: in Hz, 8,000 to 96,000.
+
+    Raises InputError if the SoundFont is missing, damaged, or has no preset for one of the instruments.
+    """
+
+    def __init__(self, soundfont: str | pathlib.Path, instruments: Sequence[Instrument], sample_rate: int):
+        if not pathlib.Path(soundfont).is_file():
+            raise InputError(f"no such SoundFont: {soundfont}")
+        self.soundfont = str(soundfont)
+        self.instruments = tuple(instruments)
+        self.sample_rate = sample_rate
+        n_groups = len(self.instruments)
+        if n_groups > 16:
+            raise InputError(f"{n_groups} instruments: FluidSynth has channels for 16 at once")
+        self._settings = _new_settings()
+        for name, value in {
+            "synth.audio-channels": n_groups,
+            "synth.audio-groups": n_groups,
+            "synth.midi-channels": 16 * n_groups,
+            "synth.polyphony": POLYPHONY,
+            "synth.threadsafe-api": 0,  # one thread drives it; with it on, long renders lose events
+            "synth.reverb.active": 0,
+            "synth.chorus.active": 0,
+        }.items():
+            _setint(self._settings, name.encode(), value)
+        _setnum(self._settings, b"synth.sample-rate", sample_rate)
+        _setnum(self._settings, b"synth.gain", GAIN)
+        self._synth = _new_synth(self._settings)
+        _log.clear()
+        font_id = _sfload(self._synth, self.soundfont.encode(), 0)
+        if font_id < 0:
+            raise InputError(f"{soundfont}: FluidSynth cannot load this SoundFont ({'; '.join(_log) or 'damaged'})")
+        self._font = _get_sfont(self._synth, font_id)
+        self._presets: dict[tuple[int, int, int], tuple[int, int]] = {}
+        for position, instrument in enumerate(self.instruments):
+            self._preset(position, DRUM_BANK if instrument.is_drums else 0, (instrument.programs or (0,))[0])
+
+    def __del__(self):
+        if getattr(self, "_synth", None):
+            _delete_synth(self._synth)
+        if getattr(self, "_settings", None):
+            _delete_settings(self._settings)
+
+    def _renew(self) -> None:
+        """Replaces the FluidSynth instance, in half a millisecond, and hands the loaded SoundFont on.
+
+        `fluid_synth_system_reset` would keep the last gain of each voice, and ramp from it into the next note that the
+        voice plays: a render would depend on those before it.
+        """
+        synth = _new_synth(self._settings)
+        _remove_sfont(self._synth, self._font)
+        self._font_id = _add_sfont(synth, self._font)
+        _delete_synth(self._synth)
+        self._synth = synth
+        self._selected: dict[int, tuple[int, int]] = {}  # synth channel -> its preset
+        _log.clear()  # the old instance complains that its presets are gone
+
+    def _preset(self, position: int, bank: int, program: int) -> tuple[int, int]:
+        """The (bank, program) that plays a note: as written, else as General MIDI falls back, within the instrument."""
+        key = (position, bank, program)
+        if key not in self._presets:
+            instrument = self.instruments[position]
+            fallback_bank = DRUM_BANK if instrument.is_drums else 0
+            fallbacks = [(fallback_bank, p) for p in ((0,) if instrument.is_drums else (program, *instrument.programs))]
+            for candidate in [(bank, program), *fallbacks]:
+                if _get_preset(self._font, *candidate):
+                    self._presets[key] = candidate
+                    break
+            else:
+                raise InputError(f"{self.soundfont}: this SoundFont has no preset for {instrument.name}")
+        return self._presets[key]
+
+    def render(self, piece: midi.Piece, start_samples: int, n_samples: int) -> np.ndarray:
+        """Plays one window of a piece.
+
+        Notes that sound at the start of the pre-roll are struck there; controllers have the values they then have.
+        Windows that start on a multiple of BLOCK_SAMPLES agree with the same window cut from a render of the whole.
+
+        Args:
+            piece: what to play.
+            start_samples: where the window begins, in samples from the start of the piece; rounded down to BLOCK_SAMPLES.
+            n_samples: its length.
+
+        Returns:
+            float32 [time, instrument], mono (the mean of left and right), in the order of `instruments`.
+
+        Raises:
+            RenderError: FluidSynth warned or failed.
+        """
+        first_block = start_samples // BLOCK_SAMPLES
+        preroll_block = max(0, first_block - int(PREROLL_S * self.sample_rate) // BLOCK_SAMPLES)
+        end_block = first_block - (-n_samples // BLOCK_SAMPLES)
+        n_preroll = (first_block - preroll_block) * BLOCK_SAMPLES
+
+        # As FluidSynth's own player does, an event acts at the first block that does not begin before it.
+        events = piece.events
+        blocks = np.ceil(events["time_s"] * (self.sample_rate / BLOCK_SAMPLES) - 1e-6).astype(np.int64)
+        begin, end = np.searchsorted(blocks, [preroll_block, end_block])
+        owners, routes = self._route(events)
+        audible = np.where(events["kind"] == midi.NOTE_ON, owners >= 0, [bool(routes[c]) for c in events["channel"]])
+        chased = _chase(events, begin, preroll_block * BLOCK_SAMPLES / self.sample_rate)
+        window = begin + np.flatnonzero(audible[begin:end])
+
+        self._renew()
+        self._play(events, chased[audible[chased]], owners, routes)
+        groups = np.zeros((2 * len(self.instruments), (end_block - preroll_block) * BLOCK_SAMPLES), np.float32)
+        pointers = groups.ctypes.data + np.arange(len(groups), dtype=np.uint64) * np.uint64(groups.strides[0])
+        at_block = preroll_block
+        for rows in np.split(window, np.flatnonzero(np.diff(blocks[window])) + 1):
+            if len(rows):
+                at_block = self._advance(at_block, int(blocks[rows[0]]), pointers)
+                self._play(events, rows, owners, routes)
+        self._advance(at_block, end_block, pointers)
+        if _log:
+            raise RenderError(f"{piece.name}: FluidSynth with {self.soundfont}: {'; '.join(_log)}")
+        stereo = groups[:, n_preroll : n_preroll + n_samples]
+        return np.ascontiguousarray((0.5 * (stereo[0::2] + stereo[1::2])).T)
+
+    def _route(self, events: np.ndarray) -> tuple[np.ndarray, list[list[int]]]:
+        """Which instruments hear what.
+
+        Returns:
+            owners: for each event the position of the instrument whose note it starts, -1 for anything else.
+            routes: for each of the 16 MIDI channels the positions of the instruments with notes on it.
+        """
+        owners = np.full(len(events), -1, np.int8)
+        notes = np.flatnonzero(events["kind"] == midi.NOTE_ON)
+        is_drum = events["bank"][notes] == DRUM_BANK
+        for position, instrument in enumerate(self.instruments):
+            mine = is_drum if instrument.is_drums else ~is_drum & np.isin(events["program"][notes], instrument.programs)
+            owners[notes[mine]] = position
+        pairs = np.unique(np.stack([events["channel"][notes], owners[notes]]), axis=1).T.tolist()
+        return owners, [[owner for c, owner in pairs if c == channel and owner >= 0] for channel in range(16)]
+
+    def _play(self, events: np.ndarray, rows: np.ndarray, owners: np.ndarray, routes: list[list[int]]) -> None:
+        """Sends some events to FluidSynth, each to the channels of the instruments concerned."""
+        synth, n_groups = self._synth, len(self.instruments)
+        for (_, _, kind, channel, bank, program, number, value), owner in zip(
+            events[rows].tolist(), owners[rows].tolist()
+        ):
+            if kind == midi.NOTE_ON:
+                synth_channel = channel * n_groups + owner
+                preset = self._preset(owner, bank, program)
+                if self._selected.get(synth_channel) != preset:
+                    _program_select(synth, synth_channel, self._font_id, *preset)
+                    self._selected[synth_channel] = preset
+                _noteon(synth, synth_channel, number, value)
+                continue
+            for position in routes[channel]:
+                synth_channel = channel * n_groups + position
+                if kind == midi.NOTE_OFF:
+                    _noteoff(synth, synth_channel, number)
+                elif kind == midi.CONTROL:
+                    _cc(synth, synth_channel, number, value)
+                elif kind == midi.BEND:
+                    _pitch_bend(synth, synth_channel, value + 8192)
+                elif kind == midi.CHANNEL_PRESSURE:
+                    _channel_pressure(synth, synth_channel, value)
+                else:
+                    _key_pressure(synth, synth_channel, number, value)
+
+    def _advance(self, block: int, to_block: int, pointers: np.ndarray) -> int:
+        """Renders the blocks from `block` to `to_block` to where `pointers` point, and moves these on."""
+        n_samples = (to_block - block) * BLOCK_SAMPLES
+        if n_samples:
+            _process(self._synth, n_samples, 0, None, len(pointers), pointers.ctypes.data)
+            pointers += np.uint64(4 * n_samples)
+        return to_block
+
+
+def _chase(events: np.ndarray, begin: int, time_s: float) -> np.ndarray:
+    """The events before row `begin` that still matter at `time_s`, in the order in which to send them.
+
+    These are the last value of each controller, bend and pressure; then the notes that still sound; then the releases
+    of those that only the pedal holds.
+    """
+    past = events[:begin]
+    is_state = np.isin(past["kind"], (midi.CONTROL, midi.BEND, midi.CHANNEL_PRESSURE))
+    is_sequence = (past["kind"] == midi.CONTROL) & np.isin(past["number"], _RPN_CONTROLLERS)
+    states = np.flatnonzero(is_state & ~is_sequence)[::-1]
+    keys = np.stack([past[field][states].astype(np.int16) for field in ("channel", "kind", "number")])
+    states = states[np.unique(keys, axis=1, return_index=True)[1]]
+    controls = np.sort(np.concatenate([states, np.flatnonzero(is_sequence)]))
+
+    decays = (past["bank"] == DRUM_BANK) | np.isin(past["program"], _DECAYING_PROGRAMS)
+    sounds = (past["end_s"] > time_s) & ~(decays & (past["time_s"] < time_s - MAX_DECAYED_S))
+    notes = np.flatnonzero((past["kind"] == midi.NOTE_ON) & sounds)
+    releases = [
+        row
+        for note in notes
+        for row in note + np.flatnonzero(
+            (past["kind"][note:] == midi.NOTE_OFF)
+            & (past["channel"][note:] == past["channel"][note])
+            & (past["number"][note:] == past["number"][note])
+        )
+    ]
+    return np.concatenate([controls, notes, np.array(releases, np.intp)])
+
+
+def default_soundfont() -> str:
+    """Path of FluidR3_GM.sf2 if a system package installed it, else of the small TimGM6mb.sf2 inside pretty_midi."""
+    for folder in ("/usr/share/sounds/sf2", "/usr/share/soundfonts"):
+        path = pathlib.Path(folder, "FluidR3_GM.sf2")
+        if path.is_file():
+            return str(path)
+    return str(pathlib.Path(importlib.util.find_spec("pretty_midi").origin).with_name("TimGM6mb.sf2"))
