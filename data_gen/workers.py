@@ -47,6 +47,7 @@ class Workers:
         self._pending: collections.deque[tuple[int, concurrent.futures.Future]] = collections.deque()
         self._executor = None
         self._closed = False
+        self._lock = threading.Lock()  # the thread that reads may start processes while another closes
 
     def __enter__(self) -> Workers:
         return self
@@ -84,7 +85,8 @@ class Workers:
 
     def close(self) -> None:
         """Ends the processes at once."""
-        self._closed = True
+        with self._lock:
+            self._closed = True
         self._end_processes()
 
     def _visit(self) -> Visit:
@@ -117,13 +119,16 @@ class Workers:
 
     def _ask(self) -> None:
         """Keeps enough visits asked for, starting the processes if there are none."""
-        if self._executor is None:
-            self._executor = concurrent.futures.ProcessPoolExecutor(
-                self.n_workers, multiprocessing.get_context("spawn"), _start_worker
-            )
-        while len(self._pending) < self.n_workers * (1 + AHEAD):
-            index = self.next_visit + len(self._pending)
-            self._pending.append((index, self._executor.submit(_visit, self.renderer, index)))
+        with self._lock:
+            if self._closed:
+                raise BrokenProcessPool("closed")
+            if self._executor is None:
+                self._executor = concurrent.futures.ProcessPoolExecutor(
+                    self.n_workers, multiprocessing.get_context("spawn"), _start_worker
+                )
+            while len(self._pending) < self.n_workers * (1 + AHEAD):
+                index = self.next_visit + len(self._pending)
+                self._pending.append((index, self._executor.submit(_visit, self.renderer, index)))
 
     def _end_processes(self) -> None:
         executor, self._executor = self._executor, None

@@ -1,0 +1,107 @@
+"""Losses: functions of (stems, estimates), both float32 [batch, time, instrument], that return a scalar.
+
+`make_loss` reads them from a text such as "mae+0.5*spectrogram". Each term is a mean, so that its weight does not
+depend on batch size, chunk length or number of instruments.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from data_gen import InputError
+
+FRAME_SAMPLES, HOP_SAMPLES = 1024, 256  # of the spectrogram loss
+MAGNITUDE_FLOOR = 1e-6  # keeps the gradient of |STFT| finite at silence; 120 dB below full scale
+DIFFERENCE_WEIGHT = 0.1  # of the difference loss when none is given
+
+Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+
+
+def mae(stems: tf.Tensor, estimates: tf.Tensor) -> tf.Tensor:
+    """Mean absolute error."""
+    return tf.reduce_mean(tf.abs(estimates - stems))
+
+
+def mse(stems: tf.Tensor, estimates: tf.Tensor) -> tf.Tensor:
+    """Mean squared error."""
+    return tf.reduce_mean(tf.square(estimates - stems))
+
+
+def magnitudes(waveforms: tf.Tensor) -> tf.Tensor:
+    """Linear magnitude spectrogram.
+
+    Frames of FRAME_SAMPLES under a periodic Hann window; divided by the root of the window's energy, so that white
+    noise of RMS r has magnitudes near r, whatever the frame length.
+
+    Args:
+        waveforms: float32 [batch, time, instrument].
+
+    Returns:
+        float32 [batch, instrument, frame, frequency].
+    """
+    spectra = tf.signal.stft(tf.transpose(waveforms, [0, 2, 1]), FRAME_SAMPLES, HOP_SAMPLES)
+    scale = 1.0 / math.sqrt(3 / 8 * FRAME_SAMPLES)  # the energy of a periodic Hann window is 3/8 of its length
+    squares = tf.square(tf.math.real(spectra) * scale) + tf.square(tf.math.imag(spectra) * scale)
+    return tf.sqrt(squares + MAGNITUDE_FLOOR**2)
+
+
+def spectrogram(stems: tf.Tensor, estimates: tf.Tensor) -> tf.Tensor:
+    """Mean squared difference of linear magnitude spectrograms (original report, section V)."""
+    return tf.reduce_mean(tf.square(magnitudes(estimates) - magnitudes(stems)))
+
+
+def difference(stems: tf.Tensor, estimates: tf.Tensor) -> tf.Tensor:
+    """Minus the mean of |estimate i - stem j| over i != j: it drives an estimate away from the other stems.
+
+    With the MAE as the diagonal of that matrix (original report, section V). Alone it falls without bound; added to
+    the MAE it stays bounded below for weights under 1, since |e| - w |e| grows with |e|.
+    """
+    n_instruments = stems.shape[-1]
+    pairs = tf.abs(estimates[..., :, None] - stems[..., None, :])  # to [batch, time, estimate, stem]
+    off_diagonal = 1.0 - tf.eye(n_instruments, dtype=pairs.dtype)
+    return -tf.reduce_mean(tf.reduce_sum(pairs * off_diagonal, [2, 3])) / (n_instruments * (n_instruments - 1))
+
+
+TERMS = {"mae": mae, "mse": mse, "spectrogram": spectrogram, "difference": difference}
+
+
+def make_loss(text: str, n_targets: int, chunk_samples: int) -> Loss:
+    """Reads a sum of weighted terms, e.g. "mae", "mae+spectrogram", "mae+0.2*difference".
+
+    Raises InputError for an unknown term or a weight that is none, a chunk shorter than a spectrogram frame, and a
+    difference loss that nothing keeps bounded.
+    """
+    weights: dict[str, float] = {}
+    for part in text.replace(" ", "").split("+"):
+        match = re.fullmatch(r"(?:([\d.]+(?:e-?\d+)?)\*)?(\w+)", part)
+        if not match or match[2] not in TERMS:
+            raise InputError(
+                f"--loss={text}: {part!r} is no loss; known are {', '.join(TERMS)}, summed and weighted as in "
+                "mae+0.5*spectrogram"
+            )
+        try:
+            weight = float(match[1] or (DIFFERENCE_WEIGHT if match[2] == "difference" else 1.0))
+        except ValueError:
+            raise InputError(f"--loss={text}: {match[1]!r} is no weight") from None
+        weights[match[2]] = weights.get(match[2], 0.0) + weight
+    if "spectrogram" in weights and chunk_samples < FRAME_SAMPLES:
+        raise InputError(
+            f"--loss={text}: a chunk of {chunk_samples} samples is shorter than one spectrogram window of "
+            f"{FRAME_SAMPLES}; raise --chunk_ms"
+        )
+    if "difference" in weights:
+        if n_targets < 2:
+            raise InputError(f"--loss={text}: the difference loss needs two targets or more")
+        if weights["difference"] >= weights.get("mae", 0.0) and "mse" not in weights:
+            raise InputError(
+                f"--loss={text}: the difference loss falls without bound unless its weight is below that of the mae"
+            )
+
+    def loss(stems: tf.Tensor, estimates: tf.Tensor) -> tf.Tensor:
+        return tf.add_n([weight * TERMS[name](stems, estimates) for name, weight in weights.items()])
+
+    return loss

@@ -1,0 +1,99 @@
+"""What a run leaves on disk, and how to open it again.
+
+    config.json          the Config
+    checkpoints/         everything needed to go on training
+    best.weights.h5      the weights to use
+    events.out.tfevents* for TensorBoard
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+
+from data_gen import InputError
+from sourcesep.config import Config
+from sourcesep.models import build
+
+_MAY_CHANGE = ("steps", "workers", "reuse", "pool_chunks", "mixed_precision", "learning_rate")
+
+
+class RunDir:
+    """A run directory.
+
+    Attributes:
+        path: the folder.
+    """
+
+    def __init__(self, path: str | pathlib.Path):
+        self.path = pathlib.Path(path)
+
+    @property
+    def checkpoints(self) -> pathlib.Path:
+        """The folder of the training checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def weights(self) -> pathlib.Path:
+        """The file of the weights to use."""
+        return self.path / "best.weights.h5"
+
+    def create(self, config: Config) -> None:
+        """Makes the folder and writes the Config; in a folder that holds a run already, checks that it is the same.
+
+        Raises InputError if the Config contradicts the run's, or the folder cannot be made.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"--run_dir={self.path}: cannot make this folder ({error.strerror})") from None
+        if (self.path / "config.json").exists():
+            before = self.config()
+            for field in dataclasses.fields(Config):
+                old, new = getattr(before, field.name), getattr(config, field.name)
+                if old != new and field.name not in _MAY_CHANGE:
+                    raise InputError(
+                        f"--{field.name}={_as_flag(new)} contradicts the run in {self.path}, which was begun with "
+                        f"{_as_flag(old)}; name another --run_dir, or leave the flag as it was"
+                    )
+        write_atomically(self.path / "config.json", config.to_json().encode())
+
+    def config(self) -> Config:
+        """The run's Config. Raises InputError if there is none, or none that this version understands."""
+        path = self.path / "config.json"
+        try:
+            return Config.from_json(path.read_text())
+        except OSError:
+            raise InputError(f"{self.path}: no run directory (it has no config.json); train.py makes one") from None
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{path}: damaged, or written by another version of sourcesep ({error})") from None
+
+    def model(self, dtype_policy: str = "float32"):
+        """The run's model with its weights. Raises InputError if there are none, or none that fit."""
+        config = self.config()
+        if not self.weights.exists():
+            raise InputError(f"{self.path}: no weights there yet (best.weights.h5); train.py --run_dir writes them")
+        model = build(config, dtype_policy)
+        try:
+            model.load_weights(self.weights)
+        except Exception as error:  # whatever h5py and Keras raise for a damaged file
+            raise InputError(f"{self.weights}: damaged, or of another model ({str(error).splitlines()[0]})") from None
+        return model
+
+    def save_weights(self, model) -> None:
+        """Writes the weights to use; a reader sees the old file or the new one, never half of it."""
+        partial = self.path / "partial.weights.h5"
+        model.save_weights(partial)
+        os.replace(partial, self.weights)
+
+
+def _as_flag(value) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def write_atomically(path: pathlib.Path, data: bytes) -> None:
+    """Writes a file so that it is there whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(data)
+    os.replace(partial, path)
