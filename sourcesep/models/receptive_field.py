@@ -35,9 +35,9 @@ def receptive_field(model: keras.Model) -> ReceptiveField:
         inputs = layer.input if isinstance(layer.input, list) else [layer.input]
         before, after = (max(side) for side in zip(*(reach[id(tensor)] for tensor in inputs)))
         if isinstance(layer, layers.Conv1D):
-            if layer.padding != "same" or layer.strides != (1,):
-                raise NotImplementedError(f"receptive field of {layer.name}: only stride 1 with 'same' padding")
             width = (layer.kernel_size[0] - 1) * layer.dilation_rate[0]
+            if layer.strides != (1,) or (width and layer.padding != "same"):
+                raise NotImplementedError(f"receptive field of {layer.name}: only stride 1 with 'same' padding")
             before, after = before + width // 2, after + width - width // 2
         elif not isinstance(layer, _POINTWISE):
             raise NotImplementedError(f"receptive field of {layer.name}: {type(layer).__name__}")
