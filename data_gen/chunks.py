@@ -7,7 +7,6 @@ Visit number n depends on the seed and n alone, so that chunks are the same whoe
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -142,15 +141,3 @@ def _too_easy(chunks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     loudest = energies.max(axis=1)
     is_solo = energies.sum(axis=1) - loudest < loudest * 10 ** (SOLO_DB / 10)
     return is_silent, is_solo & (chunks.shape[2] > 1)
-
-
-def choose(instruments: Sequence[Instrument], names: Sequence[str]) -> tuple[Instrument, ...]:
-    """The instruments of these names, or all of them if no name is given.
-
-    Raises InputError for a name that is not among them.
-    """
-    by_name = {instrument.name: instrument for instrument in instruments}
-    for name in names:
-        if name not in by_name:
-            raise InputError(f"target {name!r} is not among the instruments ({', '.join(by_name)})")
-    return tuple(by_name[name] for name in names) or tuple(instruments)

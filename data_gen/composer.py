@@ -273,6 +273,7 @@ class Part(NamedTuple):
 
     @property
     def is_drums(self) -> bool:
+        """Whether it is percussion."""
         return self.channel == DRUM_CHANNEL
 
 

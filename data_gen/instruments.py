@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from data_gen import InputError
 
@@ -24,6 +24,7 @@ class Instrument:
 
     @property
     def is_drums(self) -> bool:
+        """Whether it is percussion."""
         return not self.programs
 
     def plays(self, bank: int, program: int) -> bool:
@@ -103,3 +104,15 @@ def parse_instruments(texts: Iterable[str]) -> tuple[Instrument, ...]:
                     "a note can belong to one stem only"
                 )
     return instruments
+
+
+def choose(instruments: Sequence[Instrument], names: Sequence[str]) -> tuple[Instrument, ...]:
+    """The instruments of these names, or all of them if no name is given.
+
+    Raises InputError for a name that is not among them.
+    """
+    by_name = {instrument.name: instrument for instrument in instruments}
+    for name in names:
+        if name not in by_name:
+            raise InputError(f"target {name!r} is not among the instruments ({', '.join(by_name)})")
+    return tuple(by_name[name] for name in names) or tuple(instruments)

@@ -83,7 +83,8 @@ _channel_pressure = _prototype("fluid_synth_channel_pressure", _int, _pointer, _
 _key_pressure = _prototype("fluid_synth_key_pressure", _int, _pointer, _int, _int, _int)
 _process = _prototype("fluid_synth_process", _int, _pointer, _int, _int, _pointer, _int, _pointer)
 
-for _level, _function in enumerate((_keep_log, _keep_log, _keep_log, _drop_log, _drop_log)):  # panic, error, warning, ..
+# Panics, errors and warnings are kept; information and debugging are not.
+for _level, _function in enumerate((_keep_log, _keep_log, _keep_log, _drop_log, _drop_log)):
     _set_log_function(_level, _function, None)
 
 
@@ -173,7 +174,7 @@ class Synthesizer:
 
         Args:
             piece: what to play.
-            start_samples: where the window begins, in samples from the start of the piece; rounded down to BLOCK_SAMPLES.
+            start_samples: where the window begins, counted from the start of the piece; rounded down to BLOCK_SAMPLES.
             n_samples: its length.
 
         Returns:
@@ -280,16 +281,10 @@ def _chase(events: np.ndarray, begin: int, time_s: float) -> np.ndarray:
     decays = (past["bank"] == DRUM_BANK) | np.isin(past["program"], _DECAYING_PROGRAMS)
     sounds = (past["end_s"] > time_s) & ~(decays & (past["time_s"] < time_s - MAX_DECAYED_S))
     notes = np.flatnonzero((past["kind"] == midi.NOTE_ON) & sounds)
-    releases = [
-        row
-        for note in notes
-        for row in note + np.flatnonzero(
-            (past["kind"][note:] == midi.NOTE_OFF)
-            & (past["channel"][note:] == past["channel"][note])
-            & (past["number"][note:] == past["number"][note])
-        )
-    ]
-    return np.concatenate([controls, notes, np.array(releases, np.intp)])
+    keys = past["channel"].astype(np.int16) * 128 + past["number"]
+    is_release = past["kind"] == midi.NOTE_OFF
+    releases = [note + np.flatnonzero(is_release[note:] & (keys[note:] == keys[note])) for note in notes]
+    return np.concatenate([controls, notes, *releases])
 
 
 def default_soundfont() -> str:

@@ -1,7 +1,7 @@
 """Waveform-domain separation of any instruments, trained on synthesised MIDI.
 
-    from sourcesep import Separator
-    stems = Separator.from_run("runs/wavenet").separate(samples, sample_rate)
+from sourcesep import Separator
+stems = Separator.from_run("runs/wavenet").separate(samples, sample_rate)
 """
 
 __version__ = "0.1.0"

@@ -1,9 +1,9 @@
 """What a run leaves on disk, and how to open it again.
 
-    config.json          the Config
-    checkpoints/         everything needed to go on training
-    best.weights.h5      the weights to use
-    events.out.tfevents* for TensorBoard
+config.json          the Config
+checkpoints/         everything needed to go on training
+best.weights.h5      the weights to use
+events.out.tfevents* for TensorBoard
 """
 
 from __future__ import annotations

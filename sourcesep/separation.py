@@ -90,11 +90,11 @@ class Separator:
                     yield block
 
         stems = self._windows(audio.resample(counted(), sample_rate, self.sample_rate))
-        columns = (block.reshape(len(block), -1) for block in stems)  # to [time, channel * instrument]
+        columns = (block.reshape(len(block), n_channels * len(self.instruments)) for block in stems)  # to [time, channel * instrument]
         for block in audio.resample(columns, self.sample_rate, sample_rate):
             block = block[: n_read - n_written]
             n_written += len(block)
-            yield block.reshape(len(block), n_channels, -1)
+            yield block.reshape(len(block), n_channels, len(self.instruments))
         if n_written < n_read:  # resampling there and back may end a few samples early
             yield np.zeros((n_read - n_written, n_channels, len(self.instruments)), np.float32)
 

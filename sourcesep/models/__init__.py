@@ -1,5 +1,8 @@
-"""The models by name. A model is a module with `build(config) -> keras.Model` from [batch, time, 1] to
-[batch, time, target]; to add one, write its file and its line in MODELS."""
+"""The models by name.
+
+A model is a module with `build(config) -> keras.Model` from [batch, time, 1] to [batch, time, target]; to add one,
+write its file and its line in MODELS.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,38 @@
+# make train   sets everything up, trains the quickstart model and separates a piece with it
+# make test    sets everything up and runs the tests
+PYTHON ?= python3
+VENV ?= .venv
+RUN ?= runs/quickstart
+
+.PHONY: train test lint
+
+train: $(VENV)/installed
+	$(VENV)/bin/python train.py --flagfile=flags/quickstart.flags --run_dir=$(RUN)
+	$(VENV)/bin/python separate.py --run_dir=$(RUN)
+	@echo "Listen to the mixture and to the stems in the folder named above; train on your own MIDI with --midi_dir."
+
+test: $(VENV)/installed
+	$(VENV)/bin/python -m pytest
+
+lint: $(VENV)/installed
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+# The virtual environment, and the FluidSynth library that pyfluidsynth looks for.
+$(VENV)/installed: setup.py
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --editable '.[io,dev]'
+	@$(VENV)/bin/python -c 'import fluidsynth' 2>/dev/null || $(MAKE) --no-print-directory libfluidsynth
+	touch $@
+
+.PHONY: libfluidsynth
+libfluidsynth:
+	@if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends libfluidsynth3; \
+	elif command -v apt-get >/dev/null && command -v sudo >/dev/null; then \
+		sudo apt-get update -qq && sudo apt-get install -y -qq --no-install-recommends libfluidsynth3; \
+	else \
+		echo "FluidSynth is missing. Install it, then run make again:" \
+			"Debian, Ubuntu: apt install libfluidsynth3; Fedora: dnf install fluidsynth-libs; macOS: brew install fluid-synth"; \
+		exit 1; \
+	fi

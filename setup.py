@@ -1,0 +1,45 @@
+"""Package metadata of sourcesep."""
+
+import pathlib
+import re
+
+import setuptools
+
+ROOT = pathlib.Path(__file__).parent
+
+setuptools.setup(
+    name="sourcesep",
+    version=re.search(r'__version__ = "(.+)"', (ROOT / "sourcesep" / "__init__.py").read_text())[1],
+    description="Splits a recording into any instruments, with models trained on synthesised MIDI",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.9",
+    packages=["data_gen", "sourcesep", "sourcesep.models"],
+    install_requires=[
+        "absl-py",
+        "mido>=1.3",
+        "numpy",
+        "pretty_midi",  # for the SoundFont that it contains
+        "pyfluidsynth>=1.3",
+        "soundfile>=0.12",
+        "soxr>=0.5",
+        "tensorflow>=2.16",
+        "tqdm",
+    ],
+    extras_require={
+        # The last tensorflow-io loads its native operations with TensorFlow 2.16 alone.
+        "io": [
+            'tensorflow==2.16.*; python_version < "3.13"',
+            'tensorflow-io==0.37.1; python_version < "3.13"',
+        ],
+        "dev": ["hypothesis", "matplotlib", "pytest", "pytest-xdist", "ruff"],
+    },
+    entry_points={
+        "console_scripts": [
+            "sourcesep_train = sourcesep.cli:train",
+            "sourcesep_separate = sourcesep.cli:separate",
+            "sourcesep_export = sourcesep.cli:export",
+        ]
+    },
+)

@@ -1,0 +1,52 @@
+"""What tests share: a small Config, the embedded SoundFont, a trained run, the folder of real MIDI."""
+
+import importlib.util
+import os
+import pathlib
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import pytest
+
+from sourcesep.config import Config
+
+ROOT = pathlib.Path(__file__).parents[1]
+SOUNDFONT = str(pathlib.Path(importlib.util.find_spec("pretty_midi").origin).with_name("TimGM6mb.sf2"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def cache(tmp_path_factory):
+    """Keeps the MIDI index of tests out of the user's cache."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def config():
+    """The smallest Config that still has everything: context, two stacks, two instruments."""
+    return Config(
+        instruments=("drums", "bass"),
+        soundfonts=(SOUNDFONT,),
+        sample_rate=8_000,
+        chunk_ms=100.0,
+        context_ms=10.0,
+        chunks_per_piece=20,
+        pool_chunks=40,
+        workers=0,
+        batch_size=4,
+        learning_rate=1e-3,
+        steps=3,
+        stacks=2,
+        blocks=3,
+        filters=8,
+        head_filters=(16, 8),
+        mixed_precision="float32",
+    )
+
+
+@pytest.fixture(scope="session")
+def real_midi():
+    """The folder of real MIDI files, on machines that have it."""
+    folder = ROOT.parent / "shared" / "midi"
+    if not folder.is_dir():
+        pytest.skip("no folder of real MIDI files beside the checkout")
+    return folder

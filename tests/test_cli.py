@@ -1,0 +1,172 @@
+"""The commands as a person meets them: in processes of their own."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import ROOT, SOUNDFONT
+
+SMALL = [
+    "--instruments=drums,bass",
+    f"--soundfonts={SOUNDFONT}",
+    "--sample_rate=8000",
+    "--stacks=1",
+    "--blocks=3",
+    "--filters=8",
+    "--head_filters=8",
+    "--pool_chunks=30",
+    "--batch_size=4",
+    "--workers=0",
+    "--steps=2",
+]
+
+
+def run(program, *flags, **environment):
+    """Runs one of the four commands; returns (exit status, standard output, standard error)."""
+    import os
+
+    done = subprocess.run(
+        [sys.executable, str(ROOT / program), *map(str, flags)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("runs") / "small"
+    status, output, errors = run("train.py", f"--run_dir={run_dir}", *SMALL)
+    assert status == 0, errors
+    assert "step 2: loss" in output
+    assert f"separate.py --run_dir={run_dir}" in output
+    return run_dir
+
+
+def test_separate_writes_the_stems_of_a_sound_file(trained, tmp_path):
+    soundfile.write(tmp_path / "song.flac", 0.1 * np.random.default_rng(0).standard_normal((5_000, 2)), 22_050)
+    status, output, errors = run(
+        "separate.py", f"--run_dir={trained}", f"--output_dir={tmp_path}/out", tmp_path / "song.flac"
+    )
+    assert status == 0, errors
+    assert f"{tmp_path}/out/song: drums.wav, bass.wav" in output
+    assert soundfile.info(tmp_path / "out" / "song" / "bass.wav").frames == 5_000
+
+
+def test_separate_without_a_file_scores_a_piece_that_training_has_not_heard(trained, tmp_path):
+    status, output, errors = run("separate.py", f"--run_dir={trained}", f"--output_dir={tmp_path}")
+    assert status == 0, errors
+    assert "SDR in dB" in output and "drums" in output
+    (folder,) = tmp_path.iterdir()
+    mixture, _ = soundfile.read(folder / "mixture.wav", dtype="float32")
+    references = [soundfile.read(folder / "reference" / f"{name}.wav", dtype="float32")[0] for name in ("drums", "bass")]
+    np.testing.assert_allclose(sum(references), mixture, atol=1e-6)
+    assert np.abs(mixture).max() > 0.05
+
+
+def test_separate_plays_a_midi_file(trained, tmp_path, real_midi):
+    song = real_midi / "simutrans" / "01-Simutrans-Main-Theme.mid"
+    status, output, errors = run("separate.py", f"--run_dir={trained}", f"--output_dir={tmp_path}", song)
+    assert status == 0, errors
+    assert "SDR in dB" in output
+    assert abs(soundfile.info(tmp_path / song.stem / "mixture.wav").duration - 154.5) < 0.5
+
+
+def test_export_writes_a_savedmodel(trained, tmp_path):
+    status, output, errors = run("export.py", f"--run_dir={trained}", f"--output_dir={tmp_path}/exported")
+    assert status == 0, errors
+    assert "SavedModel, within" in output
+    assert json.loads((tmp_path / "exported/assets/sourcesep.json").read_text())["instruments"] == ["drums", "bass"]
+
+
+def test_a_run_trains_on_a_folder_of_real_midi(tmp_path, real_midi):
+    flags = [flag for flag in SMALL if "workers" not in flag]
+    status, output, errors = run(
+        "train.py", f"--run_dir={tmp_path}/run", *flags, f"--midi_dir={real_midi}", "--workers=2"
+    )
+    assert status == 0, errors
+    assert "step 2: loss" in output
+    assert "200 MIDI files" in errors
+
+
+def no_piece(tmp_path):
+    import mido
+
+    song = mido.MidiFile()
+    song.add_track().append(mido.Message("note_on", note=60, velocity=60))
+    (tmp_path / "midi").mkdir()
+    song.save(tmp_path / "midi" / "piano.mid")
+    return ["train.py", *SMALL, f"--midi_dir={tmp_path}/midi", "--instruments=drums,piano"]
+
+
+def empty_folder(tmp_path):
+    (tmp_path / "midi").mkdir()
+    return ["train.py", *SMALL, f"--midi_dir={tmp_path}/midi"]
+
+
+def damaged_soundfont(tmp_path):
+    (tmp_path / "bad.sf2").write_bytes(pathlib.Path(SOUNDFONT).read_bytes()[:10_000])
+    return ["train.py", *SMALL, f"--soundfonts={tmp_path}/bad.sf2"]
+
+
+def text_for_sound(tmp_path):
+    (tmp_path / "song.wav").write_text("hello")
+    return ["separate.py", "--run_dir={trained}", tmp_path / "song.wav"]
+
+
+def without_weights(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    return ["separate.py", f"--run_dir={tmp_path}", "song.wav"]
+
+
+BAD = {
+    "unknown instrument": (lambda _: ["train.py", *SMALL, "--instruments=drums,harp"], "known are drums, bass, piano"),
+    "unknown model": (lambda _: ["train.py", *SMALL, "--model=resnet"], "known are wavenet"),
+    "unknown loss": (lambda _: ["train.py", *SMALL, "--loss=huber"], "known are mae, mse"),
+    "short chunk": (lambda _: ["train.py", *SMALL, "--loss=mae+spectrogram", "--chunk_ms=50"], "raise --chunk_ms"),
+    "no MIDI folder": (lambda _: ["train.py", *SMALL, "--midi_dir=/nowhere"], "--midi_dir=/nowhere: no such folder"),
+    "empty MIDI folder": (empty_folder, "holds no MIDI file"),
+    "no piece": (no_piece, "none of 1 readable MIDI files holds all of the instruments (drums in 0, piano in 1)"),
+    "no SoundFont": (lambda _: ["train.py", *SMALL, "--soundfonts=/no.sf2"], "no such SoundFont: /no.sf2"),
+    "damaged SoundFont": (damaged_soundfont, "bad.sf2: FluidSynth cannot load"),
+    "no run": (lambda _: ["separate.py", "--run_dir=/nowhere", "song.wav"], "/nowhere: no run directory"),
+    "no weights": (without_weights, "no weights there yet"),
+    "nothing to export": (lambda _: ["export.py", "--run_dir=/nowhere"], "/nowhere: no run directory"),
+    "no such file": (lambda _: ["separate.py", "--run_dir={trained}", "/no.wav"], "/no.wav: no such file"),
+    "no sound file": (text_for_sound, "song.wav: not a sound file"),
+    "no flag": (lambda _: ["train.py", *SMALL, "steps=5"], "unexpected argument 'steps=5'"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_gets_one_line_and_status_1(case, trained, tmp_path):
+    make, expected = BAD[case]
+    program, *flags = make(tmp_path)
+    flags = [str(flag).format(trained=trained) for flag in flags]
+    if program != "separate.py" and not any("--run_dir" in flag for flag in flags):
+        flags.append(f"--run_dir={tmp_path}/run")
+    if program != "train.py":
+        flags.append(f"--output_dir={tmp_path}/out")
+    status, output, errors = run(program, *flags)
+    lines = [line for line in errors.splitlines() if line.startswith(program)]
+    assert status == 1
+    assert len(lines) == 1 and expected in lines[0], errors
+    assert "Traceback" not in errors
+    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_fluidsynth_library_is_named_with_the_package_to_install(tmp_path):
+    # pyfluidsynth asks ctypes for the library; a loader that finds nothing is a machine without it.
+    (tmp_path / "sitecustomize.py").write_text("import ctypes.util\nctypes.util.find_library = lambda name: None\n")
+    status, _, errors = run("train.py", *SMALL, f"--run_dir={tmp_path}/run", PYTHONPATH=str(tmp_path))
+    assert status == 1
+    assert "libfluidsynth3" in errors
+    assert "Traceback" not in errors

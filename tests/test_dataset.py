@@ -1,0 +1,78 @@
+import itertools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from data_gen.chunks import Visit
+from sourcesep.dataset import WINDOW_STEPS, ReuseController, make_dataset
+
+
+def visits(n_chunks=6):
+    """Endless visits of chunks that hold their own number."""
+    for index in itertools.count():
+        numbers = np.arange(index * n_chunks, (index + 1) * n_chunks, dtype=np.float32)
+        mixture = np.broadcast_to(numbers[:, None, None], (n_chunks, 5, 1)).copy()
+        yield Visit(index, "piece", numbers, mixture, np.concatenate([mixture, -mixture], axis=2), 0, 0)
+
+
+def numbers_of(reuse, n_batches, pool=1, batch=3):
+    variable = tf.Variable(reuse, dtype=tf.int64)
+    batches = make_dataset(visits(), 5, 2, variable, pool, batch, 0).take(n_batches)
+    return [mixture[:, 0, 0].numpy().tolist() for mixture, _ in batches]
+
+
+def test_chunks_come_out_as_they_went_in():
+    for mixture, stems in make_dataset(visits(), 5, 2, tf.Variable(1, dtype=tf.int64), 10, 4, 0).take(3):
+        assert mixture.shape == (4, 5, 1)
+        assert stems.shape == (4, 5, 2)
+        np.testing.assert_array_equal(stems[..., 0], mixture[..., 0])
+        np.testing.assert_array_equal(stems[..., 1], -mixture[..., 0])
+
+
+@pytest.mark.parametrize("reuse", [1, 2, 3])
+def test_each_chunk_is_used_as_often_as_reuse_says(reuse):
+    numbers = sum(numbers_of(reuse, n_batches=4 * reuse), [])
+    assert numbers == [number for number in range(12) for _ in range(reuse)]
+
+
+def test_the_pool_shuffles():
+    numbers = sum(numbers_of(1, n_batches=20, pool=50), [])
+    assert numbers != sorted(numbers)
+    assert len(set(numbers)) == len(numbers)
+    assert max(numbers) < 60 + 50 + 6
+
+
+def test_a_change_of_reuse_acts_while_batches_are_drawn():
+    reuse = tf.Variable(1, dtype=tf.int64)
+    batches = iter(make_dataset(visits(), 5, 2, reuse, 1, 3, 0))
+    next(batches)
+    reuse.assign(3)
+    numbers = [number for _ in range(30) for number in next(batches)[0][:, 0, 0].numpy().tolist()]
+    assert numbers[-9:] == [numbers[-9]] * 3 + [numbers[-6]] * 3 + [numbers[-3]] * 3
+
+
+@pytest.fixture
+def reuse():
+    return tf.Variable(1, dtype=tf.int64)
+
+
+def run(controller, wait_s, ready_share, windows):
+    for _ in range(WINDOW_STEPS * windows):
+        controller.update(wait_s, 1.0, ready_share)
+
+
+def test_reuse_climbs_to_3_while_training_waits_and_falls_to_1_while_data_waits(reuse):
+    controller = ReuseController(reuse, "auto")
+    run(controller, wait_s=0.5, ready_share=0.0, windows=5)
+    assert reuse.numpy() == 3
+    assert controller.wait_share == pytest.approx(0.5)
+    run(controller, wait_s=0.0, ready_share=0.5, windows=5)
+    assert reuse.numpy() == 3  # neither waits: it stays
+    run(controller, wait_s=0.0, ready_share=1.0, windows=5)
+    assert reuse.numpy() == 1
+
+
+def test_a_fixed_reuse_stays(reuse):
+    run(ReuseController(reuse, "2"), wait_s=0.9, ready_share=0.0, windows=3)
+    assert reuse.numpy() == 2

@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from data_gen import InputError
+from sourcesep import losses
+
+RNG = np.random.default_rng(0)
+STEMS = RNG.standard_normal((2, 3000, 3)).astype(np.float32)
+ESTIMATES = RNG.standard_normal((2, 3000, 3)).astype(np.float32)
+
+
+def numpy_magnitudes(waveforms):
+    """The definition, with a Hann window and an FFT a frame: [batch, instrument, frame, frequency]."""
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(losses.FRAME_SAMPLES) / losses.FRAME_SAMPLES)
+    starts = range(0, waveforms.shape[1] - losses.FRAME_SAMPLES + 1, losses.HOP_SAMPLES)
+    frames = np.stack([waveforms[:, s : s + losses.FRAME_SAMPLES].transpose(0, 2, 1) * window for s in starts], axis=2)
+    return np.abs(np.fft.rfft(frames.astype(np.float64))) / np.sqrt(np.square(window).sum())
+
+
+def test_mae_and_mse_are_their_definitions():
+    assert float(losses.mae(STEMS, ESTIMATES)) == pytest.approx(np.abs(STEMS - ESTIMATES).mean(), rel=1e-5)
+    assert float(losses.mse(STEMS, ESTIMATES)) == pytest.approx(np.square(STEMS - ESTIMATES).mean(), rel=1e-5)
+
+
+def test_the_spectrogram_loss_agrees_with_numpy():
+    expected = np.square(numpy_magnitudes(STEMS) - numpy_magnitudes(ESTIMATES)).mean()
+    assert float(losses.spectrogram(STEMS, ESTIMATES)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_magnitudes_of_noise_are_near_its_rms():
+    magnitudes = losses.magnitudes(0.1 * STEMS).numpy()
+    assert np.sqrt(np.square(magnitudes).mean()) == pytest.approx(0.1, rel=0.1)
+
+
+def test_the_difference_loss_is_minus_the_mean_off_diagonal():
+    pairs = np.abs(ESTIMATES[..., :, None] - STEMS[..., None, :]).mean(axis=(0, 1))
+    expected = -(pairs.sum() - np.trace(pairs)) / 6
+    assert float(losses.difference(STEMS, ESTIMATES)) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("text", ["mae", "mse", "mae+spectrogram", "mae+difference"])
+def test_gradients_are_those_of_finite_differences(text):
+    # tf.signal.stft works in float32: differences are taken along a random direction, where they are large.
+    loss = losses.make_loss(text, 3, 3000)
+    point, direction = tf.constant(ESTIMATES), tf.constant(RNG.standard_normal(STEMS.shape).astype(np.float32))
+    with tf.GradientTape() as tape:
+        tape.watch(point)
+        value = loss(STEMS, point)
+    slope = float(tf.reduce_sum(tape.gradient(value, point) * direction))
+    step = 1e-2
+    numeric = float(loss(STEMS, point + step * direction) - loss(STEMS, point - step * direction)) / (2 * step)
+    assert slope == pytest.approx(numeric, rel=0.02, abs=1e-3)
+
+
+@pytest.mark.parametrize("text", ["mae", "mse", "mae+spectrogram", "mae+difference"])
+def test_gradients_are_finite_at_silence(text):
+    silence = tf.zeros((1, 2048, 2))
+    with tf.GradientTape() as tape:
+        tape.watch(silence)
+        value = losses.make_loss(text, 2, 2048)(tf.zeros((1, 2048, 2)), silence)
+    assert np.isfinite(value.numpy())
+    assert np.isfinite(tape.gradient(value, silence).numpy()).all()
+
+
+def test_the_difference_loss_with_the_default_weight_is_bounded_below():
+    loss = losses.make_loss("mae+difference", 3, 3000)
+    values = [float(loss(STEMS, scale * ESTIMATES)) for scale in (1e1, 1e3, 1e5)]
+    assert 0 < values[0] < values[1] < values[2]
+
+
+def test_weights_scale_their_terms():
+    weighted = losses.make_loss("mae+0.5*mse", 3, 3000)(STEMS, ESTIMATES)
+    expected = losses.mae(STEMS, ESTIMATES) + 0.5 * losses.mse(STEMS, ESTIMATES)
+    assert float(weighted) == pytest.approx(float(expected), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "n_targets", "chunk_samples", "named"),
+    [
+        ("huber", 2, 4410, "huber"),
+        ("mae+", 2, 4410, "no loss"),
+        ("x*mae", 2, 4410, "no loss"),
+        ("1.2.3*mae", 2, 4410, "no weight"),
+        ("mae+spectrogram", 2, 1023, "--chunk_ms"),
+        ("mae+1*difference", 2, 4410, "without bound"),
+        ("difference", 2, 4410, "without bound"),
+        ("mae+difference", 1, 4410, "two targets"),
+    ],
+)
+def test_losses_that_cannot_be_are_refused(text, n_targets, chunk_samples, named):
+    with pytest.raises(InputError, match=named):
+        losses.make_loss(text, n_targets, chunk_samples)
