@@ -33,7 +33,7 @@ setuptools.setup(
             'tensorflow==2.16.*; python_version < "3.13"',
             'tensorflow-io==0.37.1; python_version < "3.13"',
         ],
-        "dev": ["hypothesis", "matplotlib", "pytest", "pytest-xdist", "ruff"],
+        "dev": ["hypothesis", "matplotlib", "pytest", "pytest-xdist", "ruff", "scipy"],
     },
     entry_points={
         "console_scripts": [

@@ -76,15 +76,23 @@ class Config:
     )
     batch_size: int = _flag(12, "Chunks in a batch.", minimum=1)
     learning_rate: float = _flag(1e-4, "Learning rate of Adam.", minimum=0.0)
+    schedule: str = _flag(
+        "constant",
+        "Learning rate over the steps: constant, or cosine, which warms up for a twentieth of the steps and then falls "
+        "to zero along half a cosine.",
+        choices=("constant", "cosine"),
+    )
     steps: int = _flag(1_500, "Training steps in all, those before a resume included.", minimum=0)
     loss: str = _flag(
         "mae",
         "Loss, a sum of weighted terms such as mae+0.5*spectrogram; terms: mae, mse, spectrogram, difference.",
     )
-    stacks: int = _flag(4, "WaveNet: stacks of blocks.", minimum=1)
-    blocks: int = _flag(10, "WaveNet: blocks in a stack; block b has dilation 2**b.", minimum=1, maximum=20)
-    filters: int = _flag(128, "WaveNet: filters of every convolution in the blocks.", minimum=1)
-    head_filters: tuple[int, ...] = _flag((512, 256), "WaveNet: filters of the convolutions after the blocks.")
+    stacks: int = _flag(4, "Stacks of blocks.", minimum=1)
+    blocks: int = _flag(10, "Blocks in a stack; block b has dilation 2**b.", minimum=1, maximum=20)
+    filters: int = _flag(128, "Filters of every convolution in the blocks.", minimum=1)
+    head_filters: tuple[int, ...] = _flag((512, 256), "wavenet: filters of the convolutions after the blocks.")
+    encoder_filters: int = _flag(256, "tasnet: filters of the encoder.", minimum=1)
+    encoder_stride: int = _flag(16, "tasnet: hop of the encoder, in samples; its frames are two hops long.", minimum=1)
     seed: int = _flag(0, "Seed of everything that is drawn: pieces, chunks, initial weights.", minimum=0)
     mixed_precision: str = _flag(
         "auto",

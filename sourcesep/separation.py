@@ -26,8 +26,8 @@ TAIL_S = 2.0  # rendered after the last event of a MIDI file, for notes to fade
 class Separator:
     """Splits recordings into stems with a trained model.
 
-    Windows overlap by the receptive field and only the part of each that does not feel its edges is kept: the result
-    is that of one pass over the whole recording.
+    Windows overlap by the receptive field, begin at multiples of the model's stride, and only the part of each that
+    does not feel its edges is kept: the result is that of one pass over the whole recording.
 
     Args:
         model: from [batch, time, 1] to [batch, time, instrument].
@@ -40,7 +40,8 @@ class Separator:
         self.instruments = tuple(instruments)
         self.sample_rate = sample_rate
         self.field = receptive_field(model)
-        self.window_samples = max(round(window_s * sample_rate), 2 * self.field.samples)
+        strides = -(-max(round(window_s * sample_rate), 2 * self.field.samples) // self.field.stride)
+        self.window_samples = strides * self.field.stride
         self._forward = tf.function(
             lambda mixture: model(mixture, training=False),
             input_signature=[tf.TensorSpec([None, None, 1], tf.float32)],
@@ -90,7 +91,9 @@ class Separator:
                     yield block
 
         stems = self._windows(audio.resample(counted(), sample_rate, self.sample_rate))
-        columns = (block.reshape(len(block), n_channels * len(self.instruments)) for block in stems)  # to [time, channel * instrument]
+        columns = (
+            block.reshape(len(block), n_channels * len(self.instruments)) for block in stems
+        )  # to [time, channel * instrument]
         for block in audio.resample(columns, self.sample_rate, sample_rate):
             block = block[: n_read - n_written]
             n_written += len(block)
@@ -108,18 +111,22 @@ class Separator:
         for block in blocks:
             buffer = block if buffer is None else np.concatenate([buffer, block])
             while True:
-                start = max(0, done - field.before)
+                start = self._aligned(done - field.before)
                 if start + width > begin + len(buffer):
                     break
                 stems = self._apply(buffer[start - begin : start - begin + width])
                 yield stems[done - start : width - field.after]
                 done = start + width - field.after
-            drop = min(max(0, done - field.before), begin + len(buffer) - width) - begin
+            drop = min(start, self._aligned(begin + len(buffer) - width)) - begin
             if drop > 0:
                 buffer, begin = buffer[drop:], begin + drop
         if buffer is not None and done < begin + len(buffer):
-            start = max(begin, begin + len(buffer) - width)
+            start = self._aligned(begin + len(buffer) - width)
             yield self._apply(buffer[start - begin :])[done - start :]
+
+    def _aligned(self, sample: int) -> int:
+        """The last place at or before a sample where a window may begin."""
+        return max(0, sample) // self.field.stride * self.field.stride
 
     def _apply(self, window: np.ndarray) -> np.ndarray:
         """[time, channel] -> [time, channel, instrument]; channels are the model's batch."""

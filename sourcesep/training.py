@@ -58,7 +58,7 @@ def train(config: Config, run_dir: str) -> Trained:
     keras.utils.set_random_seed(config.seed)
     policy = dtype_policy(config.mixed_precision)
     model = build(config, policy)
-    optimizer = keras.optimizers.Adam(config.learning_rate)
+    optimizer = keras.optimizers.Adam(_learning_rate(config))
     optimizer.build(model.trainable_variables)
 
     run = RunDir(run_dir)
@@ -66,7 +66,8 @@ def train(config: Config, run_dir: str) -> Trained:
     state = _State(run.checkpoints, model, optimizer)
     if state.restore():
         logging.info("%s: going on after step %d", run.path, state.step)
-    optimizer.learning_rate = config.learning_rate
+    if config.schedule == "constant":
+        optimizer.learning_rate = config.learning_rate  # the flag counts, not what the checkpoint holds
     logging.info("%s: %d parameters, %s", config.model, model.count_params(), policy)
 
     step_function = _make_step(model, optimizer, loss_function, config.context_samples)
@@ -155,6 +156,16 @@ def dtype_policy(mixed_precision: str) -> str:
             has_bfloat16 = cpu_info.exists() and "avx512_bf16" in cpu_info.read_text()
         return "mixed_bfloat16" if has_bfloat16 else "float32"
     return "mixed_bfloat16" if mixed_precision == "bfloat16" else "float32"
+
+
+def _learning_rate(config: Config):
+    """What Keras calls a learning rate: a number, or a schedule over `config.steps`."""
+    if config.schedule == "constant":
+        return config.learning_rate
+    warm_up = max(1, config.steps // 20)
+    return keras.optimizers.schedules.CosineDecay(
+        0.0, max(1, config.steps - warm_up), warmup_target=config.learning_rate, warmup_steps=warm_up
+    )
 
 
 def _make_step(model, optimizer, loss_function, context_samples: int):

@@ -66,7 +66,9 @@ def test_separate_without_a_file_scores_a_piece_that_training_has_not_heard(trai
     assert "SDR in dB" in output and "drums" in output
     (folder,) = tmp_path.iterdir()
     mixture, _ = soundfile.read(folder / "mixture.wav", dtype="float32")
-    references = [soundfile.read(folder / "reference" / f"{name}.wav", dtype="float32")[0] for name in ("drums", "bass")]
+    references = [
+        soundfile.read(folder / "reference" / f"{name}.wav", dtype="float32")[0] for name in ("drums", "bass")
+    ]
     np.testing.assert_allclose(sum(references), mixture, atol=1e-6)
     assert np.abs(mixture).max() > 0.05
 

@@ -63,7 +63,6 @@ def test_channels_are_separated_alone(separator):
 @pytest.mark.parametrize("rate", [4_410, 8_000, 11_025, 44_100])
 def test_stems_have_the_length_and_rate_of_the_input_without_delay(config, rate):
 
-
     mixture = keras.Input((None, 1))
     identity = keras.Model(mixture, keras.layers.Conv1D(1, 1, kernel_initializer="ones", use_bias=False)(mixture))
     time = np.arange(rate) / rate

@@ -10,6 +10,7 @@ import importlib
 
 MODELS = {
     "wavenet": "sourcesep.models.wavenet",
+    "tasnet": "sourcesep.models.tasnet",
 }
 
 

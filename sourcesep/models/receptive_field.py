@@ -7,12 +7,20 @@ from typing import NamedTuple
 import keras
 from keras import layers
 
+from sourcesep.models.tasnet import CropLike
+
 
 class ReceptiveField(NamedTuple):
-    """Samples of the input before and after an output sample that it depends on; in all 1 + before + after."""
+    """The input that an output sample depends on.
+
+    Attributes:
+        before, after: samples before and after it; the field is 1 + before + after wide.
+        stride: a shift of the input by a multiple of this shifts the output by as much.
+    """
 
     before: int
     after: int
+    stride: int
 
     @property
     def samples(self) -> int:
@@ -20,26 +28,62 @@ class ReceptiveField(NamedTuple):
         return 1 + self.before + self.after
 
 
-_POINTWISE = (layers.Add, layers.Activation, layers.ReLU)
+class _Reach(NamedTuple):
+    """Element i of a tensor depends on the input samples from i * step - before to i * step + after."""
+
+    before: int
+    after: int
+    step: int
+
+
+_POINTWISE = (
+    layers.Activation,
+    layers.Add,
+    layers.Concatenate,
+    layers.LayerNormalization,  # over channels, as the models here use it
+    layers.Multiply,
+    layers.ReLU,
+)
 
 
 def receptive_field(model: keras.Model) -> ReceptiveField:
-    """Follows the widest path from the input to the output of a functional model.
+    """Follows every path from the input to the output of a functional model.
 
     Raises NotImplementedError for a layer whose reach is not known here.
     """
-    reach = {id(model.input): ReceptiveField(0, 0)}
+    reaches = {id(model.input): _Reach(0, 0, 1)}
+    stride = 1
     for layer in model.layers:  # in topological order
         if isinstance(layer, layers.InputLayer):
             continue
         inputs = layer.input if isinstance(layer.input, list) else [layer.input]
-        before, after = (max(side) for side in zip(*(reach[id(tensor)] for tensor in inputs)))
-        if isinstance(layer, layers.Conv1D):
-            width = (layer.kernel_size[0] - 1) * layer.dilation_rate[0]
-            if layer.strides != (1,) or (width and layer.padding != "same"):
-                raise NotImplementedError(f"receptive field of {layer.name}: only stride 1 with 'same' padding")
-            before, after = before + width // 2, after + width - width // 2
-        elif not isinstance(layer, _POINTWISE):
-            raise NotImplementedError(f"receptive field of {layer.name}: {type(layer).__name__}")
-        reach[id(layer.output)] = ReceptiveField(before, after)
-    return reach[id(model.output)]
+        reach = _through(layer, [reaches[id(tensor)] for tensor in inputs])
+        reaches[id(layer.output)] = reach
+        stride = max(stride, reach.step)
+    before, after, step = reaches[id(model.output)]
+    assert step == 1, f"{model.name} changes the sample rate by {step}"
+    return ReceptiveField(before, after, stride)
+
+
+def _through(layer: layers.Layer, inputs: list[_Reach]) -> _Reach:
+    """The reach of a layer's output, from those of its inputs."""
+    before, after, step = inputs[0]
+    if isinstance(layer, layers.Conv1DTranspose) and layer.padding == "valid":
+        # Output t adds up inputs from (t - kernel + 1) / stride to t / stride.
+        step //= layer.strides[0]
+        return _Reach(before + (layer.kernel_size[0] - 1) * step, after, step)
+    if isinstance(layer, layers.Conv1D) and layer.padding in ("valid", "same"):
+        width = (layer.kernel_size[0] - 1) * layer.dilation_rate[0]
+        if layer.padding == "valid":
+            return _Reach(before, after + width * step, step * layer.strides[0])
+        if layer.strides == (1,):
+            return _Reach(before + width // 2 * step, after + (width - width // 2) * step, step)
+    if isinstance(layer, layers.ZeroPadding1D):
+        return _Reach(before + layer.padding[0] * step, after - layer.padding[0] * step, step)
+    if isinstance(layer, layers.Cropping1D):
+        return _Reach(before - layer.cropping[0] * step, after + layer.cropping[0] * step, step)
+    if isinstance(layer, CropLike):
+        return inputs[0]
+    if isinstance(layer, _POINTWISE) and len({reach.step for reach in inputs}) == 1:
+        return _Reach(max(reach.before for reach in inputs), max(reach.after for reach in inputs), step)
+    raise NotImplementedError(f"the receptive field through {layer.name} ({type(layer).__name__}) is not known")

@@ -1,0 +1,129 @@
+"""How fast chunks are rendered, side by side in one run: `python benchmarks/rendering.py --midi_dir=DIR`.
+
+Prints a Markdown table. The usual way is pretty_midi's: every instrument's whole song through `fluidsynth()`, then cut.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import time
+
+import numpy as np
+import pretty_midi
+from absl import app, flags
+
+from data_gen import synth
+from data_gen.chunks import Renderer
+from data_gen.corpus import MidiCorpus, open_corpus
+from data_gen.instruments import parse_instruments
+from data_gen.workers import Workers
+
+MIDI_DIR = flags.DEFINE_string("midi_dir", "../shared/midi", "Folder of MIDI files.")
+SOUNDFONT = flags.DEFINE_string("soundfont", "", "SoundFont; empty for the default one.")
+VISITS = flags.DEFINE_integer("visits", 40, "Visits to time.")
+USUAL_VISITS = flags.DEFINE_integer("usual_visits", 5, "Visits to time of the usual way.")
+
+INSTRUMENTS = parse_instruments(["drums", "piano", "strings", "bass"])
+RATE, CHUNK, CHUNKS = 44_100, 4_410, 50
+
+
+def renderer(corpus, soundfont: str) -> Renderer:
+    """The renderer of the published experiment, which drops nothing, so that all ways give the same chunks."""
+    return Renderer(corpus, "train", INSTRUMENTS, INSTRUMENTS, (soundfont,), RATE, CHUNK, 0, CHUNKS, 1.0, 1.0, 0)
+
+
+def usual_way(path: str, soundfont: str, rng: np.random.Generator) -> np.ndarray:
+    """Renders each instrument's whole song with pretty_midi, then cuts: [chunk, time, instrument]."""
+    song = pretty_midi.PrettyMIDI(path)
+    stems = []
+    for instrument in INSTRUMENTS:
+        parts = [p for p in song.instruments if instrument.plays(128 if p.is_drum else 0, p.program)]
+        waveforms = [part.fluidsynth(fs=RATE, sf2_path=soundfont) for part in parts]
+        stem = np.zeros(max((len(w) for w in waveforms), default=0), np.float32)
+        for waveform in waveforms:
+            stem[: len(waveform)] += waveform
+        stems.append(stem)
+    length = max(map(len, stems))
+    stems = np.stack([np.pad(stem, (0, length - len(stem))) for stem in stems], axis=-1)
+    starts = rng.integers(0, length - CHUNK, CHUNKS)
+    return np.stack([stems[start : start + CHUNK] for start in starts])
+
+
+def chunks_per_second(workers: Workers, visits: int) -> float:
+    """Chunks per second of wall time, after the first visit."""
+    next(workers)
+    began_s, n_chunks = time.perf_counter(), 0
+    for _ in range(visits):
+        n_chunks += len(next(workers).starts_s)
+    return n_chunks / (time.perf_counter() - began_s)
+
+
+def share_in_fluidsynth(renderer: Renderer, visits: int) -> tuple[float, float]:
+    """Shares of a visit's CPU time: inside FluidSynth in all, and inside it on audio that ends up in chunks."""
+    inside_s = useful_s = 0.0
+    original_process, original_renew = synth._process, synth.Synthesizer._renew
+
+    def timed_renew(self):
+        original_renew(self)
+        renders.append([])
+
+    def timed_process(handle, n_samples, *rest):
+        began_s = time.process_time()
+        status = original_process(handle, n_samples, *rest)
+        renders[-1].append((n_samples, time.process_time() - began_s))
+        return status
+
+    renders: list[list[tuple[int, float]]] = []
+    renderer.visit(0)
+    synth._process, synth.Synthesizer._renew = timed_process, timed_renew
+    try:
+        began_s = time.process_time()
+        lengths = [renderer.visit(index).mixture.shape[0] * CHUNK for index in range(visits)]
+        total_s = time.process_time() - began_s
+    finally:
+        synth._process, synth.Synthesizer._renew = original_process, original_renew
+    for calls, useful_samples in zip(renders, lengths):
+        inside_s += sum(seconds for _, seconds in calls)
+        preroll = sum(n for n, _ in calls) - useful_samples
+        for n_samples, seconds in calls:
+            skipped = min(preroll, n_samples)
+            preroll -= skipped
+            useful_s += seconds * (1 - skipped / n_samples)
+    return inside_s / total_s, useful_s / total_s
+
+
+def main(_) -> None:
+    """Measures and prints."""
+    soundfont = SOUNDFONT.value or synth.default_soundfont()
+    corpus = MidiCorpus(MIDI_DIR.value, INSTRUMENTS)
+    ours = renderer(corpus, soundfont)
+    rng = np.random.default_rng(0)
+    paths = [corpus.name("train", index) for index in rng.permutation(corpus.size("train"))[: USUAL_VISITS.value]]
+
+    began_s = time.perf_counter()
+    for path in paths:
+        usual_way(path, soundfont, rng)
+    usual = len(paths) * CHUNKS / (time.perf_counter() - began_s)
+    rows = [("pretty_midi, whole songs, one core", usual)]
+    for n_workers in (0, 1, 2):
+        with Workers(ours, n_workers) as workers:
+            label = f"sourcesep, {n_workers} worker processes" if n_workers else "sourcesep, in this process"
+            rows.append((label, chunks_per_second(workers, VISITS.value)))
+    began_s = time.perf_counter()
+    with Workers(renderer(open_corpus("", INSTRUMENTS, "all", 0), soundfont), 1) as workers:
+        next(workers)
+        first_s = time.perf_counter() - began_s
+        rows.append(("sourcesep, composed pieces, 1 worker process", chunks_per_second(workers, VISITS.value)))
+    inside, useful = share_in_fluidsynth(ours, VISITS.value)
+
+    print(f"SoundFont {pathlib.Path(soundfont).name}, {os.cpu_count()} cores\n")
+    print("| way | chunks of 100 ms per second | against pretty_midi |\n|---|---|---|")
+    for label, rate in rows:
+        print(f"| {label} | {rate:.0f} | {rate / usual:.1f} |")
+    print(f"\nOf a worker's CPU time {inside:.0%} is inside FluidSynth, {useful:.0%} on audio that ends up in chunks.")
+    print(f"First visit of the composed corpus after {first_s:.1f} s.")
+
+
+if __name__ == "__main__":
+    app.run(main)
