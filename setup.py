@@ -21,7 +21,7 @@ setuptools.setup(
         "mido>=1.3",
         "numpy",
         "pretty_midi",  # for the SoundFont that it contains
-        "pyfluidsynth>=1.3",
+        "pyfluidsynth>=1.3,!=1.3.5,!=1.3.6",  # those two want pyaudio, which has to be compiled
         "soundfile>=0.12",
         "soxr>=0.5",
         "tensorflow>=2.16",

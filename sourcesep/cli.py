@@ -5,6 +5,7 @@ TensorFlow is imported by the call, not by this module: render processes import 
 
 from __future__ import annotations
 
+import logging as python_logging
 import os
 import sys
 from collections.abc import Callable
@@ -95,10 +96,16 @@ def _no_arguments(arguments: list[str]) -> None:
         raise InputError(f"unexpected argument {arguments[0]!r}: flags begin with --")
 
 
+def _is_ours_or_serious(record) -> bool:
+    """TensorFlow logs its own housekeeping through absl too."""
+    return record.levelno > python_logging.INFO or "tensorflow" not in record.pathname
+
+
 def _run(command: Callable[[list[str]], int], usage: str) -> None:
     """Parses the flags and runs a command; InputError becomes one line and exit status 1."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's greetings, some of which it logs as errors
     flags.FLAGS.set_default("verbosity", logging.INFO)
+    logging.get_absl_handler().addFilter(_is_ours_or_serious)
     program = os.path.basename(sys.argv[0])
     sys.modules["__main__"].__doc__ = usage  # what --help shows
 
