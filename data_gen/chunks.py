@@ -13,7 +13,9 @@ import numpy as np
 
 from data_gen import InputError
 from data_gen.instruments import Instrument
+from data_gen.midi import Piece
 from data_gen.synth import BLOCK_SAMPLES, Synthesizer
+from data_gen.variation import Effects, Variation, draw_effects, draw_gains, vary
 
 SILENCE_DBFS = -60.0  # a chunk whose mixture is below this RMS level counts as silent
 SOLO_DB = -30.0  # an instrument plays alone when all others together are this far below it
@@ -56,6 +58,7 @@ class Renderer:
         chunks_per_piece: how many chunks a visit cuts at most.
         keep_silent, keep_solo: share of the silent and the solo chunks that is kept.
         seed: of everything that is drawn.
+        variation: what is drawn anew at each visit.
     """
 
     corpus: object
@@ -70,6 +73,7 @@ class Renderer:
     keep_silent: float
     keep_solo: float
     seed: int
+    variation: Variation = Variation()
 
     @property
     def time_samples(self) -> int:
@@ -98,13 +102,15 @@ class Renderer:
             raise InputError(f"no piece in the {self.split} split: it takes about ten songs to have one")
         piece = self.corpus.load(self.split, int(rng.integers(n_pieces)))
         synthesizer = self._synthesizer(self.soundfonts[rng.integers(len(self.soundfonts))])
+        piece = vary(piece, self.instruments, self.variation, rng)
+        effects = draw_effects(len(self.instruments), self.variation, rng)
+        gains = draw_gains(len(self.instruments), self.variation, rng)
 
         piece_samples = int(piece.duration_s * self.sample_rate)
         n_chunks = max(1, min(self.chunks_per_piece, piece_samples // self.chunk_samples))
         start = int(rng.integers(max(1, piece_samples - n_chunks * self.chunk_samples)))
-        stems = _render_around(
-            synthesizer, piece, start - self.context_samples, n_chunks * self.chunk_samples + 2 * self.context_samples
-        )
+        n_samples = n_chunks * self.chunk_samples + 2 * self.context_samples
+        stems = gains * _render_around(synthesizer, piece, effects, start - self.context_samples, n_samples)
         windows = np.lib.stride_tricks.sliding_window_view(stems, self.time_samples, axis=0)[:: self.chunk_samples]
         chunks = windows.transpose(0, 2, 1)  # to [chunk, time, instrument]
 
@@ -126,11 +132,13 @@ class Renderer:
 _synthesizers: dict[tuple[str, tuple[Instrument, ...], int], Synthesizer] = {}
 
 
-def _render_around(synthesizer: Synthesizer, piece, start: int, n_samples: int) -> np.ndarray:
+def _render_around(
+    synthesizer: Synthesizer, piece: Piece, effects: tuple[Effects, ...], start: int, n_samples: int
+) -> np.ndarray:
     """Like `Synthesizer.render`, from any sample on; before the piece there is silence."""
     n_before = max(0, -start)
     offset = max(0, start) % BLOCK_SAMPLES
-    stems = synthesizer.render(piece, max(0, start), n_samples - n_before + offset)[offset:]
+    stems = synthesizer.render(piece, max(0, start), n_samples - n_before + offset, effects)[offset:]
     return np.pad(stems, ((n_before, 0), (0, 0)))
 
 

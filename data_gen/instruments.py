@@ -60,6 +60,19 @@ CANDIDATES: dict[str, Instrument] = {
 }
 """The ten instruments known by name, the most frequent ones in General MIDI files found in the wild."""
 
+# Lowest and highest pitch that the instruments of each eight General MIDI programs play in practice.
+_PITCHES_OF_EIGHT = (
+    *((21, 108), (45, 108), (36, 96), (40, 88), (23, 67), (28, 103), (28, 100), (28, 86)),
+    *((34, 94), (48, 103), (24, 100), (24, 96), (24, 96), (36, 91), (36, 91), (0, 127)),
+)
+
+
+def playable_pitches(instrument: Instrument) -> tuple[int, int]:
+    """Lowest and highest MIDI pitch (60 is middle C) that some program of the instrument plays in practice."""
+    ranges = [_PITCHES_OF_EIGHT[program // 8] for program in instrument.programs] or [(0, 127)]
+    return min(low for low, _ in ranges), max(high for _, high in ranges)
+
+
 _HOW = "write NAME:PROGRAMS with General MIDI programs from 0 to 127, e.g. choir:52-54 or keys:0-7+16-20"
 
 

@@ -2,7 +2,7 @@
 
 One FluidSynth instance plays every instrument at once. Each instrument has its own sixteen channels and its own
 output group (FluidSynth sends synth channel c to group c modulo the number of groups), so the stems are isolated and
-sum to the mixture. Reverb and chorus are off: silence is exactly zero.
+sum to the mixture. Reverb and chorus are each instrument's own, and mostly off: silence is then exactly zero.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 
 from data_gen import InputError, midi
 from data_gen.instruments import DRUM_BANK, Instrument
+from data_gen.variation import Effects
 
 try:
     import fluidsynth  # pyfluidsynth finds and loads the library; what it wraps of it is 16-bit only
@@ -34,6 +35,7 @@ POLYPHONY = 512  # voices; twice FluidSynth's default, since several instruments
 # General MIDI programs whose sound fades by itself: pianos, mallets, guitars, plucked basses, harp, plucked world.
 _DECAYING_PROGRAMS = (*range(0, 16), *range(24, 38), 45, 46, 47, *range(104, 109), *range(112, 120))
 _RPN_CONTROLLERS = (6, 38, 96, 97, 98, 99, 100, 101)  # meaningful only in sequence
+_REVERB_SEND, _CHORUS_SEND = 91, 93  # controllers; those of a piece are ignored, since `effects` decides
 
 
 class RenderError(RuntimeError):
@@ -81,6 +83,7 @@ _cc = _prototype("fluid_synth_cc", _int, _pointer, _int, _int, _int)
 _pitch_bend = _prototype("fluid_synth_pitch_bend", _int, _pointer, _int, _int)
 _channel_pressure = _prototype("fluid_synth_channel_pressure", _int, _pointer, _int, _int)
 _key_pressure = _prototype("fluid_synth_key_pressure", _int, _pointer, _int, _int, _int)
+_set_reverb_room = _prototype("fluid_synth_set_reverb_group_roomsize", _int, _pointer, _int, ctypes.c_double)
 _process = _prototype("fluid_synth_process", _int, _pointer, _int, _int, _pointer, _int, _pointer)
 
 # Panics, errors and warnings are kept; information and debugging are not.
@@ -112,15 +115,15 @@ class Synthesizer:
         for name, value in {
             "synth.audio-channels": n_groups,
             "synth.audio-groups": n_groups,
+            "synth.effects-groups": n_groups,
             "synth.midi-channels": 16 * n_groups,
             "synth.polyphony": POLYPHONY,
             "synth.threadsafe-api": 0,  # one thread drives it; with it on, long renders lose events
-            "synth.reverb.active": 0,
-            "synth.chorus.active": 0,
         }.items():
             _setint(self._settings, name.encode(), value)
         _setnum(self._settings, b"synth.sample-rate", sample_rate)
         _setnum(self._settings, b"synth.gain", GAIN)
+        self._activate_effects(False)
         self._synth = _new_synth(self._settings)
         _log.clear()
         font_id = _sfload(self._synth, self.soundfont.encode(), 0)
@@ -137,12 +140,17 @@ class Synthesizer:
         if getattr(self, "_settings", None):
             _delete_settings(self._settings)
 
-    def _renew(self) -> None:
+    def _activate_effects(self, active: bool) -> None:
+        for name in (b"synth.reverb.active", b"synth.chorus.active"):
+            _setint(self._settings, name, int(active))
+
+    def _renew(self, effects: Sequence[Effects]) -> None:
         """Replaces the FluidSynth instance, in half a millisecond, and hands the loaded SoundFont on.
 
         `fluid_synth_system_reset` would keep the last gain of each voice, and ramp from it into the next note that the
         voice plays: a render would depend on those before it.
         """
+        self._activate_effects(bool(effects))
         synth = _new_synth(self._settings)
         _remove_sfont(self._synth, self._font)
         self._font_id = _add_sfont(synth, self._font)
@@ -150,6 +158,11 @@ class Synthesizer:
         self._synth = synth
         self._selected: dict[int, tuple[int, int]] = {}  # synth channel -> its preset
         _log.clear()  # the old instance complains that its presets are gone
+        for group, effect in enumerate(effects):
+            _set_reverb_room(synth, group, effect.reverb_room)
+            for channel in range(group, 16 * len(self.instruments), len(self.instruments)):
+                _cc(synth, channel, _REVERB_SEND, effect.reverb_send)
+                _cc(synth, channel, _CHORUS_SEND, effect.chorus_send)
 
     def _preset(self, position: int, bank: int, program: int) -> tuple[int, int]:
         """The (bank, program) that plays a note: as written, else as General MIDI falls back, within the instrument."""
@@ -166,7 +179,9 @@ class Synthesizer:
                 raise InputError(f"{self.soundfont}: this SoundFont has no preset for {instrument.name}")
         return self._presets[key]
 
-    def render(self, piece: midi.Piece, start_samples: int, n_samples: int) -> np.ndarray:
+    def render(
+        self, piece: midi.Piece, start_samples: int, n_samples: int, effects: Sequence[Effects] = ()
+    ) -> np.ndarray:
         """Plays one window of a piece.
 
         Notes that sound at the start of the pre-roll are struck there; controllers have the values they then have.
@@ -176,6 +191,7 @@ class Synthesizer:
             piece: what to play.
             start_samples: where the window begins, counted from the start of the piece; rounded down to BLOCK_SAMPLES.
             n_samples: its length.
+            effects: of each instrument; empty for none, which is faster.
 
         Returns:
             float32 [time, instrument], mono (the mean of left and right), in the order of `instruments`.
@@ -193,14 +209,19 @@ class Synthesizer:
         blocks = np.ceil(events["time_s"] * (self.sample_rate / BLOCK_SAMPLES) - 1e-6).astype(np.int64)
         begin, end = np.searchsorted(blocks, [preroll_block, end_block])
         owners, routes = self._route(events)
-        audible = np.where(events["kind"] == midi.NOTE_ON, owners >= 0, [bool(routes[c]) for c in events["channel"]])
+        has_route = np.array([bool(positions) for positions in routes])
+        audible = np.where(events["kind"] == midi.NOTE_ON, owners >= 0, has_route[events["channel"]])
+        is_send = np.isin(events["number"], (_REVERB_SEND, _CHORUS_SEND)) & (events["kind"] == midi.CONTROL)
+        audible &= ~is_send
         chased = _chase(events, begin, preroll_block * BLOCK_SAMPLES / self.sample_rate)
         window = begin + np.flatnonzero(audible[begin:end])
 
-        self._renew()
+        self._renew(effects)
         self._play(events, chased[audible[chased]], owners, routes)
         groups = np.zeros((2 * len(self.instruments), (end_block - preroll_block) * BLOCK_SAMPLES), np.float32)
         pointers = groups.ctypes.data + np.arange(len(groups), dtype=np.uint64) * np.uint64(groups.strides[0])
+        if effects:  # reverb and chorus of each group, left and right, are added to the group's own buffers
+            pointers = np.concatenate([pointers, np.tile(pointers.reshape(-1, 2), (1, 2)).ravel()])
         at_block = preroll_block
         for rows in np.split(window, np.flatnonzero(np.diff(blocks[window])) + 1):
             if len(rows):
@@ -256,10 +277,12 @@ class Synthesizer:
                     _key_pressure(synth, synth_channel, number, value)
 
     def _advance(self, block: int, to_block: int, pointers: np.ndarray) -> int:
-        """Renders the blocks from `block` to `to_block` to where `pointers` point, and moves these on."""
+        """Renders up to `to_block` into where `pointers` (dry, then effects) point, and moves these on."""
         n_samples = (to_block - block) * BLOCK_SAMPLES
+        n_dry = 2 * len(self.instruments)
         if n_samples:
-            _process(self._synth, n_samples, 0, None, len(pointers), pointers.ctypes.data)
+            address = pointers.ctypes.data
+            _process(self._synth, n_samples, len(pointers) - n_dry, address + 8 * n_dry, n_dry, address)
             pointers += np.uint64(4 * n_samples)
         return to_block
 

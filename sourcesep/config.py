@@ -14,6 +14,7 @@ from absl import flags
 
 from data_gen import InputError
 from data_gen.instruments import CANDIDATES, Instrument, choose, parse_instruments
+from data_gen.variation import Variation
 from sourcesep.models import MODELS
 
 
@@ -24,7 +25,7 @@ def _flag(default: Any, help_text: str, **limits) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What defines a run. The defaults are the original report's experiment.
+    """What defines a run. The defaults are the original report's experiment on varied data.
 
     Lists are tuples here and comma-separated flags on the command line. `targets` is never empty: where it is not
     given it names all instruments.
@@ -64,6 +65,31 @@ class Config:
     )
     keep_solo: float = _flag(
         0.1, "Share of the chunks in which one instrument plays alone that is kept, 0 to 1.", minimum=0.0, maximum=1.0
+    )
+    vary_gain_db: float = _flag(
+        3.0, "At each visit each stem is made louder or softer by up to this much, in dB.", minimum=0.0, maximum=40.0
+    )
+    vary_transpose: int = _flag(3, "At each visit a piece moves by up to this many semitones.", minimum=0, maximum=24)
+    vary_tempo: float = _flag(
+        0.1, "At each visit a piece is up to this share faster or slower.", minimum=0.0, maximum=0.5
+    )
+    vary_velocity: float = _flag(
+        0.3, "At each visit velocities v become 127 (v/127)**g, g drawn from 1/(1+x) to 1+x for this x.", minimum=0.0
+    )
+    vary_presets: float = _flag(
+        0.3,
+        "At each visit the probability that an instrument plays on other programs of its own than the piece asks for.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    vary_reverb: float = _flag(
+        0.2,
+        "Probability that a visit has reverb, with a strength and room drawn for each instrument.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    vary_chorus: float = _flag(
+        0.1, "Probability that a visit has chorus, with a strength drawn for each instrument.", minimum=0.0, maximum=1.0
     )
     pool_chunks: int = _flag(1_000, "Chunks in the pool from which batches are drawn.", minimum=1)
     reuse: str = _flag(
@@ -117,6 +143,11 @@ class Config:
     def parsed_targets(self) -> tuple[Instrument, ...]:
         """The instruments that the model gives back."""
         return choose(self.parsed_instruments, self.targets)
+
+    @property
+    def variation(self) -> Variation:
+        """What is drawn anew at each visit to a piece."""
+        return Variation(**{f.name: getattr(self, f"vary_{f.name}") for f in dataclasses.fields(Variation)})
 
     @property
     def chunk_samples(self) -> int:

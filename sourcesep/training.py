@@ -16,6 +16,7 @@ from tqdm import tqdm
 from data_gen.chunks import Renderer
 from data_gen.corpus import open_corpus
 from data_gen.synth import default_soundfont
+from data_gen.variation import Variation
 from data_gen.workers import Workers
 from sourcesep.config import Config
 from sourcesep.dataset import ReuseController, make_dataset
@@ -141,6 +142,7 @@ def make_renderer(config: Config, split: str) -> Renderer:
         keep_silent=config.keep_silent,
         keep_solo=config.keep_solo,
         seed=config.seed,
+        variation=config.variation,
     )
 
 
@@ -251,6 +253,7 @@ def _held_out_excerpt(renderer: Renderer):
         chunk_samples=round(EXCERPT_S * renderer.sample_rate),
         context_samples=0,
         chunks_per_piece=1,
+        variation=Variation(),
     )
     with Workers(renderer, 0) as workers:
         visit = next(workers)

@@ -1,11 +1,13 @@
 import dataclasses
 import subprocess
 import sys
+from dataclasses import fields
 
 import pytest
 from conftest import ROOT
 
 from data_gen import InputError
+from data_gen.variation import Variation
 from sourcesep.config import Config
 
 CONTRACT = (
@@ -36,17 +38,20 @@ def test_helpfull_explains_every_flag_of_the_contract_with_its_default():
     assert "in milliseconds" in shown
 
 
-def test_the_flagfile_of_the_published_experiment_gives_the_defaults():
+def test_the_flagfile_of_the_published_experiment_gives_the_defaults_without_variation():
     flags = dict(
         line[2:].split("=", 1) for line in (ROOT / "wavenet.flags").read_text().splitlines() if line.startswith("--")
     )
     del flags["run_dir"]
     for name, text in flags.items():
         default = getattr(Config(), name)
-        if isinstance(default, tuple):
+        if name.startswith("vary_"):
+            assert text == "0", name
+        elif isinstance(default, tuple):
             assert tuple(text.split(",")) == tuple(map(str, default)), name
         else:
             assert type(default)(text) == default, name
+    assert {name for name in flags if name.startswith("vary_")} == {f"vary_{f.name}" for f in fields(Variation)}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,125 @@
+"""Variety: what is drawn anew at each visit to a piece, so that a model does not learn one rendering by heart.
+
+A `Variation` says how far each draw may go; with its defaults nothing varies. `vary` changes the piece, the rest
+(`Effects`, gains) is for the synthesiser and the mix: stems still sum to the mixture.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from data_gen import midi
+from data_gen.instruments import DRUM_BANK, Instrument, playable_pitches
+
+DRUM_KITS = (0, 8, 16, 24, 25, 32, 40)  # General MIDI 2 / GS kits that most SoundFonts have
+
+
+@dataclasses.dataclass(frozen=True)
+class Variation:
+    """How much is drawn per visit.
+
+    Attributes:
+        gain_db: each stem is made louder or softer by up to this much.
+        transpose: all melodic notes move by up to this many semitones, as far as the instruments reach.
+        tempo: the piece is up to this share faster or slower.
+        velocity: strength of a random curve on velocities: 127 (v / 127) ** g, with g from 1 / (1 + x) to 1 + x.
+        presets: probability that an instrument plays on other programs among its own than the piece asks for.
+        reverb, chorus: probability that a visit has the effect, with a strength drawn for each instrument.
+    """
+
+    gain_db: float = 0.0
+    transpose: int = 0
+    tempo: float = 0.0
+    velocity: float = 0.0
+    presets: float = 0.0
+    reverb: float = 0.0
+    chorus: float = 0.0
+
+
+class Effects(NamedTuple):
+    """One instrument's effects; the sends are MIDI controllers 91 and 93, 0 (off) to 127."""
+
+    reverb_send: int = 0
+    reverb_room: float = 0.5  # 0 to 1
+    chorus_send: int = 0
+
+
+def vary(
+    piece: midi.Piece, instruments: Sequence[Instrument], variation: Variation, rng: np.random.Generator
+) -> midi.Piece:
+    """Draws tempo, transposition, velocities and programs of a piece. Nothing is drawn for what is off."""
+    if variation == Variation():
+        return piece
+    events = piece.events.copy()
+    is_note = events["kind"] == midi.NOTE_ON
+    duration_s = piece.duration_s
+    if variation.tempo:
+        stretch = 1.0 / rng.uniform(1.0 - variation.tempo, 1.0 + variation.tempo)
+        events["time_s"] *= stretch
+        events["end_s"] *= stretch
+        duration_s *= stretch
+    if variation.transpose:
+        shift = _shift(events[is_note], instruments, variation.transpose, rng)
+        # Percussion keys are not pitches; only its channel has none.
+        is_pitched = np.isin(events["kind"], (midi.NOTE_ON, midi.NOTE_OFF, midi.KEY_PRESSURE))
+        is_pitched &= events["channel"] != midi.DRUM_CHANNEL
+        events["number"][is_pitched] = np.clip(events["number"][is_pitched].astype(np.int16) + shift, 0, 127)
+    if variation.velocity:
+        curve = (1.0 + variation.velocity) ** rng.uniform(-1.0, 1.0)
+        velocities = np.round(127 * (events["value"][is_note] / 127) ** curve)
+        events["value"][is_note] = np.clip(velocities, 1, 127)
+    if variation.presets:
+        for instrument in instruments:
+            if rng.random() < variation.presets:
+                _draw_presets(events, is_note, instrument, rng)
+    return midi.Piece(piece.name, events, duration_s)
+
+
+def draw_gains(n_instruments: int, variation: Variation, rng: np.random.Generator) -> np.ndarray:
+    """Linear gains [instrument], float32; ones where the gain does not vary."""
+    if not variation.gain_db:
+        return np.ones(n_instruments, np.float32)
+    return (10 ** (rng.uniform(-variation.gain_db, variation.gain_db, n_instruments) / 20)).astype(np.float32)
+
+
+def draw_effects(n_instruments: int, variation: Variation, rng: np.random.Generator) -> tuple[Effects, ...]:
+    """Effects of each instrument, or () if this visit has none: FluidSynth then need not compute them."""
+    has_reverb, has_chorus = rng.random(2) < (variation.reverb, variation.chorus)
+    if not (has_reverb or has_chorus):
+        return ()
+    reverb_sends = rng.integers(0, 100, n_instruments) * has_reverb
+    chorus_sends = rng.integers(0, 100, n_instruments) * has_chorus
+    rooms = rng.uniform(0.2, 0.9, n_instruments)
+    return tuple(map(Effects, reverb_sends.tolist(), rooms.tolist(), chorus_sends.tolist()))
+
+
+def _shift(notes: np.ndarray, instruments: Sequence[Instrument], most: int, rng: np.random.Generator) -> int:
+    """A shift in semitones that leaves every instrument's notes where it can play them, or no further out."""
+    lowest, highest = -most, most
+    for instrument in instruments:
+        if instrument.is_drums:
+            continue
+        mine = notes[(notes["bank"] != DRUM_BANK) & np.isin(notes["program"], instrument.programs)]["number"]
+        if len(mine):
+            low, high = playable_pitches(instrument)
+            lowest = max(lowest, min(0, low - int(mine.min())))
+            highest = min(highest, max(0, high - int(mine.max())))
+    return int(rng.integers(lowest, highest + 1))
+
+
+def _draw_presets(events: np.ndarray, is_note: np.ndarray, instrument: Instrument, rng: np.random.Generator) -> None:
+    """Replaces each program that the instrument plays on by one of its own; the same one wherever it occurs."""
+    if instrument.is_drums:
+        mine, choices = is_note & (events["bank"] == DRUM_BANK), DRUM_KITS
+    else:
+        mine = is_note & (events["bank"] != DRUM_BANK) & np.isin(events["program"], instrument.programs)
+        choices = instrument.programs
+        events["bank"][mine] = 0
+    drawn = np.arange(256)
+    programs = np.unique(events["program"][mine])
+    drawn[programs] = rng.choice(choices, len(programs))
+    events["program"][mine] = drawn[events["program"][mine]]
