@@ -3,6 +3,8 @@
 A folder is scanned once: what each file holds is kept in an index in the user's cache folder, and its events beside
 it, so that a second start reads no MIDI. Files that hold the same music (also transposed, at another tempo, or
 slightly edited) form one song, of which one copy is used; songs are split by their music, not by their names.
+
+`python -m data_gen.corpus --midi_dir=DIR` tells what instruments a folder holds.
 """
 
 from __future__ import annotations
@@ -340,3 +342,11 @@ def _stored(digest: str, path: str) -> midi.Piece:
     except (OSError, ValueError, KeyError, zlib.error):
         return midi.read_midi(path)
     return midi.Piece(path, events, float(events["time_s"][-1]))
+
+
+if __name__ == "__main__":
+    from absl import app
+
+    from data_gen import statistics
+
+    app.run(statistics.main)

@@ -36,7 +36,10 @@ class Instrument:
     def __str__(self) -> str:
         if self.is_drums or CANDIDATES.get(self.name) == self:
             return self.name
-        return f"{self.name}:{'+'.join(map(str, self.programs))}"
+        starts = [p for p in self.programs if p - 1 not in self.programs]
+        ends = [p for p in self.programs if p + 1 not in self.programs]
+        ranges = (str(start) if start == end else f"{start}-{end}" for start, end in zip(starts, ends))
+        return f"{self.name}:{'+'.join(ranges)}"
 
 
 def _programs(first: int, last: int) -> tuple[int, ...]:

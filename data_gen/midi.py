@@ -6,9 +6,12 @@ stand, and banks and programs are followed per channel as a General MIDI player 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import pathlib
+import signal
+import threading
 
 import mido
 import numpy as np
@@ -39,9 +42,11 @@ BANK_SELECT, BANK_SELECT_LSB, SUSTAIN, ALL_SOUND_OFF, RESET_CONTROLLERS, ALL_NOT
 DRUM_CHANNEL = 9
 
 # What a file may cost. A song is far below each of them; a file above one is damaged or made to hurt.
-MAX_FILE_BYTES = 4 << 20
-MAX_EVENTS = 1_000_000
+MAX_FILE_BYTES = 2 << 20  # mido makes 300 bytes of objects of each byte
+MAX_TRACKS = 1_000
+MAX_EVENTS = 500_000
 MAX_DURATION_S = 4 * 3600.0
+MAX_PARSING_S = 30.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,14 +110,38 @@ def parse_midi(data: bytes, name: str) -> Piece:
     if data[:4] != b"MThd":
         raise InputError(f"{name}: not a MIDI file (it does not begin with MThd)")
     try:
-        midi_file = mido.MidiFile(file=io.BytesIO(data), clip=True)
+        with _time_limit(name):
+            midi_file = mido.MidiFile(file=io.BytesIO(data), clip=True)
+    except InputError:
+        raise
     except (EOFError, OSError, ValueError, KeyError, IndexError, TypeError) as error:
         raise InputError(f"{name}: damaged MIDI file ({str(error) or 'it ends too early'})") from None
+    if len(midi_file.tracks) > MAX_TRACKS:
+        raise InputError(f"{name}: {len(midi_file.tracks)} tracks, more than a song needs (limit {MAX_TRACKS})")
     ticks, messages = _merged(midi_file)
     if len(messages) > MAX_EVENTS:
         raise InputError(f"{name}: {len(messages)} events, more than a song needs (limit {MAX_EVENTS})")
     times_s = _seconds(midi_file.ticks_per_beat, ticks, messages, name)
     return make_piece(name, _playable(times_s, messages))
+
+
+@contextlib.contextmanager
+def _time_limit(name: str):
+    """Raises InputError in the block when it takes too long; in the main thread alone, where Python takes signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def expire(*_):
+        raise InputError(f"{name}: not read within {MAX_PARSING_S:.0f} s; a song takes a tenth of a second")
+
+    before = signal.signal(signal.SIGALRM, expire)
+    signal.setitimer(signal.ITIMER_REAL, MAX_PARSING_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _merged(midi_file: mido.MidiFile) -> tuple[np.ndarray, list]:

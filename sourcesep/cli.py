@@ -77,8 +77,9 @@ def _separate(paths: list[str]) -> int:
             result = separation.separate_file(separator, path, FLAGS.output_dir)
         print(f"{result.folder}: {', '.join(f'{name}.wav' for name in separator.instruments)}")
         if result.sdr_db:
-            scores = ", ".join(f"{name} {score:.1f}" for name, score in result.sdr_db.items())
-            print(f"SDR in dB (silence scores 0, higher is better): {scores}")
+            print(f"SDR in dB (silence scores 0, higher is better): {_listed(result.sdr_db)}")
+    if not paths:
+        print(f"median SDR over held-out pieces: {_listed(separation.score_held_out(separator, run_config))}")
     return 0
 
 
@@ -89,6 +90,10 @@ def _export(arguments: list[str]) -> int:
     exported = exporting.export(FLAGS.run_dir, FLAGS.output_dir)
     print(f"{exported.folder}: SavedModel, within {exported.error:.1e} of the Keras model")
     return 0
+
+
+def _listed(scores: dict[str, float]) -> str:
+    return ", ".join(f"{name} {score:.1f}" for name, score in scores.items())
 
 
 def _no_arguments(arguments: list[str]) -> None:

@@ -20,6 +20,7 @@ from sourcesep.models.receptive_field import receptive_field
 from sourcesep.run_dir import RunDir
 
 WINDOW_S = 3.0  # of the windows that the model sees; longer ones only cost memory
+EXCERPT_S = 20.0  # of each held-out piece that is scored
 TAIL_S = 2.0  # rendered after the last event of a MIDI file, for notes to fade
 
 
@@ -169,32 +170,65 @@ def separate_midi(separator: Separator, config: Config, path: str, output_dir: s
 
 def separate_held_out(separator: Separator, config: Config, output_dir: str) -> Separated:
     """Like `separate_midi`, for a test piece of the run's own corpus, which training has not heard."""
-    corpus = open_corpus(config.midi_dir, config.parsed_instruments, config.require, config.seed)
-    if not corpus.size("test"):
-        raise InputError(f"{config.midi_dir}: too few songs to have kept one for a test; name a file to separate")
-    piece = corpus.load("test", 0)
+    piece = _held_out(config).load("test", 0)
     return _separate_piece(separator, config, piece, pathlib.Path(output_dir, pathlib.Path(piece.name).stem))
 
 
+def score_held_out(separator: Separator, config: Config, n_pieces: int = 12) -> dict[str, float]:
+    """Median SDR in dB per instrument over the middle of several test pieces, where the instrument plays in it."""
+    corpus = _held_out(config)
+    scores = []
+    for index in range(min(n_pieces, corpus.size("test"))):
+        piece = corpus.load("test", index)
+        _, references, estimates = _render_and_separate(separator, config, piece, EXCERPT_S)
+        scores.append(np.where(references.any(axis=0), metrics.sdr(references, estimates), np.nan))
+    plays = ~np.isnan(scores).all(axis=0)
+    return {
+        name: float(np.nanmedian(column))
+        for name, column, play in zip(separator.instruments, np.transpose(scores), plays)
+        if play
+    }
+
+
+def _held_out(config: Config):
+    corpus = open_corpus(config.midi_dir, config.parsed_instruments, config.require, config.seed)
+    if not corpus.size("test"):
+        raise InputError(f"{config.midi_dir}: too few songs to have kept one for a test; name a file to separate")
+    return corpus
+
+
 def _separate_piece(separator: Separator, config: Config, piece: Piece, folder: pathlib.Path) -> Separated:
-    stems = render_piece(config, piece)
+    mixture, references, estimates = _render_and_separate(separator, config, piece)
+    names = separator.instruments
+    for place, labels, waveforms in (
+        (folder, ["mixture"], mixture),
+        (folder / "reference", names, references),
+        (folder, names, estimates),
+    ):
+        with audio.stem_writer(place, labels, config.sample_rate, 1) as write:
+            write(waveforms[:, None, :])
+    scores = zip(names, metrics.sdr(references, estimates), references.any(axis=0))
+    return Separated(folder, {name: float(score) for name, score, plays in scores if plays})
+
+
+def _render_and_separate(
+    separator: Separator, config: Config, piece: Piece, length_s: float | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(mixture [time, 1], references [time, target], estimates [time, target]) of a piece, or of its middle."""
+    stems = render_piece(config, piece, length_s)
     mixture = stems.sum(axis=1, keepdims=True)
     references = stems[:, [config.parsed_instruments.index(target) for target in config.parsed_targets]]
-    estimates = np.stack(list(separator.separate(mixture[:, 0], config.sample_rate).values()), axis=-1)
-    names = separator.instruments
-    with audio.stem_writer(folder, ["mixture"], config.sample_rate, 1) as write:
-        write(mixture[:, :, None])
-    with audio.stem_writer(folder / "reference", names, config.sample_rate, 1) as write:
-        write(references[:, None, :])
-    with audio.stem_writer(folder, names, config.sample_rate, 1) as write:
-        write(estimates[:, None, :])
-    plays = references.any(axis=0)
-    scores = metrics.sdr(references, estimates)
-    return Separated(folder, {name: float(score) for name, score, play in zip(names, scores, plays) if play})
+    estimates = separator.separate(mixture[:, 0], config.sample_rate)
+    return mixture, references, np.stack([estimates[name] for name in separator.instruments], axis=-1)
 
 
-def render_piece(config: Config, piece: Piece) -> np.ndarray:
-    """Plays a whole piece with the run's instruments and its first SoundFont.
+def render_piece(config: Config, piece: Piece, length_s: float | None = None) -> np.ndarray:
+    """Plays a piece with the run's instruments and its first SoundFont.
+
+    Args:
+        config: of the run.
+        piece: what to play.
+        length_s: how much of its middle, in seconds; None for the whole and the time it takes to fade.
 
     Returns:
         float32 [time, instrument].
@@ -207,5 +241,8 @@ def render_piece(config: Config, piece: Piece) -> np.ndarray:
         names = ", ".join(instrument.name for instrument in instruments)
         raise InputError(f"{piece.name}: none of the run's instruments plays in it ({names})")
     soundfont = (config.soundfonts or (default_soundfont(),))[0]
-    n_samples = round((piece.duration_s + TAIL_S) * config.sample_rate)
-    return Synthesizer(soundfont, instruments, config.sample_rate).render(piece, 0, n_samples)
+    synthesizer = Synthesizer(soundfont, instruments, config.sample_rate)
+    if length_s is None:
+        return synthesizer.render(piece, 0, round((piece.duration_s + TAIL_S) * config.sample_rate))
+    start_s = max(0.0, (piece.duration_s - length_s) / 2)
+    return synthesizer.render(piece, round(start_s * config.sample_rate), round(length_s * config.sample_rate))
