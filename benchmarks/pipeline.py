@@ -1,0 +1,179 @@
+"""From visits to batches: `python benchmarks/pipeline.py`. Prints Markdown.
+
+What tf.data adds to the workers, what --reuse=auto gains while training waits for data, how long a start takes, and
+whether memory stays flat.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import mido
+import tensorflow as tf
+from absl import app, flags
+from tqdm import tqdm
+
+from data_gen import corpus, midi
+from data_gen.chunks import Renderer
+from data_gen.instruments import parse_instruments
+from data_gen.synth import default_soundfont
+from data_gen.workers import Workers
+from sourcesep.dataset import ReuseController, make_dataset
+
+FILES = flags.DEFINE_integer("files", 10_000, "MIDI files in the folder whose start is timed; 0 leaves it out.")
+RENDERS = flags.DEFINE_integer("renders", 1_000, "Visits over which a worker's memory is watched.")
+FIRST_BATCH = flags.DEFINE_string("first_batch", None, "Internal: times the first batch of this folder, and stops.")
+
+INSTRUMENTS = parse_instruments(["drums", "piano", "strings", "bass"])
+RATE, CHUNK, BATCH = 44_100, 4_410, 12
+
+
+def renderer(midi_dir: str = "") -> Renderer:
+    """Chunks as in the published experiment."""
+    pieces = corpus.open_corpus(midi_dir, INSTRUMENTS, "all", 0)
+    return Renderer(pieces, "train", INSTRUMENTS, INSTRUMENTS, (default_soundfont(),), RATE, CHUNK, 0, 50, 0.1, 0.1, 0)
+
+
+def batches_of(visits, reuse: int = 1):
+    """(iterator of batches, the reuse variable)."""
+    variable = tf.Variable(reuse, dtype=tf.int64)
+    return iter(make_dataset(visits, CHUNK, len(INSTRUMENTS), variable, 1_000, BATCH, 0)), variable
+
+
+def rate_of_workers(n_workers: int, seconds: float) -> float:
+    """Chunks per second straight from the processes."""
+    with Workers(renderer(), n_workers) as workers:
+        next(workers)
+        began_s, n_chunks = time.monotonic(), 0
+        while time.monotonic() < began_s + seconds:
+            n_chunks += len(next(workers).starts_s)
+        return n_chunks / (time.monotonic() - began_s)
+
+
+def rate_of_dataset(n_workers: int, seconds: float) -> float:
+    """Chunks per second out of tf.data, after the pool is full."""
+    with Workers(renderer(), n_workers) as workers:
+        batches, _ = batches_of(workers)
+        for _ in range(10):
+            next(batches)
+        began_s, n_chunks = time.monotonic(), 0
+        while time.monotonic() < began_s + seconds:
+            n_chunks += len(next(batches)[0])
+        return n_chunks / (time.monotonic() - began_s)
+
+
+def training(mode: str, step_s: float, seconds: float, per_visit_s: float) -> tuple[float, int]:
+    """(steps per second, reuse at the end) of a trainer that takes `step_s` a step, with a renderer slowed down."""
+
+    def slowed(workers):
+        for visit in workers:
+            time.sleep(per_visit_s)
+            yield visit
+
+    with Workers(renderer(), 1) as workers:
+        batches, reuse = batches_of(slowed(workers))
+        controller = ReuseController(reuse, mode)
+        next(batches)
+        steps, rate_from = 0, time.monotonic() + seconds / 2
+        began_s = time.monotonic()
+        while (now := time.monotonic()) < began_s + seconds:
+            next(batches)
+            waited_s = time.monotonic() - now
+            time.sleep(step_s)
+            controller.update(waited_s, time.monotonic() - now, workers.ready_share)
+            steps += now > rate_from
+        return steps / (seconds / 2), int(reuse.numpy())
+
+
+def seconds_to_first_batch(midi_dir: str, cache: str) -> float:
+    """From the start of a new process to its first batch: imports, index, SoundFont, workers and pool."""
+    command = [sys.executable, __file__, f"--first_batch={midi_dir or 'composed'}"]
+    began_s = time.time()
+    child = subprocess.run(command, env={**os.environ, "XDG_CACHE_HOME": cache}, stdout=subprocess.PIPE, check=True)
+    return float(child.stdout) - began_s
+
+
+def write_midi(piece: midi.Piece, path: pathlib.Path) -> None:
+    """Writes notes and programs of a piece as a MIDI file."""
+    song = mido.MidiFile(ticks_per_beat=480)
+    track = song.add_track()
+    tick, programs = 0, {}
+    for event in piece.events:
+        if event["kind"] not in (midi.NOTE_ON, midi.NOTE_OFF):
+            continue
+        at, channel = round(float(event["time_s"]) * 960), int(event["channel"])
+        if event["kind"] == midi.NOTE_ON and programs.get(channel) != event["program"]:
+            programs[channel] = int(event["program"])
+            track.append(mido.Message("program_change", channel=channel, program=programs[channel], time=at - tick))
+            tick = at
+        kind = midi.KIND_NAMES[event["kind"]]
+        message = mido.Message(kind, channel=channel, note=int(event["number"]), velocity=int(event["value"]))
+        track.append(message.copy(time=at - tick))
+        tick = at
+    song.save(path)
+
+
+def memory_mb(pid: int) -> float:
+    """Resident memory of a process."""
+    pages = int(pathlib.Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def main(_) -> None:
+    """Measures and prints."""
+    if FIRST_BATCH.value:
+        with Workers(renderer(FIRST_BATCH.value.replace("composed", "")), max(1, (os.cpu_count() or 2) - 1)) as workers:
+            next(batches_of(workers)[0])
+            print(time.time())
+        return
+
+    print("| two worker processes, composed pieces | chunks of 100 ms per second |\n|---|---|")
+    straight = rate_of_workers(2, 15.0)
+    through = rate_of_dataset(2, 15.0)
+    print(f"| straight from the workers | {straight:.0f} |")
+    print(f"| out of tf.data, pool and batches included | {through:.0f} ({through / straight:.0%}) |\n")
+
+    print("| trainer of 50 steps per second, renderer slowed to 300 chunks per second | steps per second | reuse |")
+    print("|---|---|---|")
+    for mode in ("1", "auto"):
+        rate, reuse = training(mode, 0.02, 40.0, 50 / 300)
+        print(f"| --reuse={mode} | {rate:.1f} | {reuse} |")
+    rate, reuse = training("auto", 0.2, 40.0, 0.0)
+    print(f"| --reuse=auto, a trainer of 5 steps per second, renderer not slowed | {rate:.1f} | {reuse} |\n")
+
+    print("| start | seconds to the first batch |\n|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        print(f"| composed pieces | {seconds_to_first_batch('', folder):.1f} |")
+        if FILES.value:
+            songs = pathlib.Path(folder, "songs")
+            songs.mkdir()
+            pieces = corpus.ComposedCorpus(1, INSTRUMENTS)
+            for index in tqdm(range(FILES.value), desc="writing MIDI"):
+                write_midi(pieces.load("train", index), songs / f"{index}.mid")
+            for state in ("read for the first time", "indexed"):
+                first_s = seconds_to_first_batch(str(songs), folder)
+                print(f"| {FILES.value} MIDI files, {state} | {first_s:.1f} |")
+    print()
+
+    with Workers(renderer(), 1) as workers:
+        next(workers)
+        (pid,) = workers._executor._processes
+        marks = {}
+        for index in range(RENDERS.value + 1):
+            next(workers)
+            if index in (0, RENDERS.value // 4, RENDERS.value // 2, RENDERS.value):
+                marks[index] = memory_mb(pid)
+    soundfont_mb = os.path.getsize(default_soundfont()) / 2**20
+    print(f"Memory of a worker after N visits (its SoundFont has {soundfont_mb:.0f} MB): ", end="")
+    print(", ".join(f"{index}: {mb:.0f} MB" for index, mb in marks.items()))
+
+
+if __name__ == "__main__":
+    app.run(main)
