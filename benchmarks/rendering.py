@@ -64,8 +64,8 @@ def share_in_fluidsynth(renderer: Renderer, visits: int) -> tuple[float, float]:
     inside_s = useful_s = 0.0
     original_process, original_renew = synth._process, synth.Synthesizer._renew
 
-    def timed_renew(self):
-        original_renew(self)
+    def timed_renew(self, effects):
+        original_renew(self, effects)
         renders.append([])
 
     def timed_process(handle, n_samples, *rest):

@@ -104,29 +104,35 @@ class Renderer:
         synthesizer = self._synthesizer(self.soundfonts[rng.integers(len(self.soundfonts))])
         piece = vary(piece, self.instruments, self.variation, rng)
         effects = draw_effects(len(self.instruments), self.variation, rng)
-        gains = draw_gains(len(self.instruments), self.variation, rng)
 
         piece_samples = int(piece.duration_s * self.sample_rate)
         n_chunks = max(1, min(self.chunks_per_piece, piece_samples // self.chunk_samples))
         start = int(rng.integers(max(1, piece_samples - n_chunks * self.chunk_samples)))
         n_samples = n_chunks * self.chunk_samples + 2 * self.context_samples
-        stems = gains * _render_around(synthesizer, piece, effects, start - self.context_samples, n_samples)
-        windows = np.lib.stride_tricks.sliding_window_view(stems, self.time_samples, axis=0)[:: self.chunk_samples]
-        chunks = windows.transpose(0, 2, 1)  # to [chunk, time, instrument]
+        stems = _render_around(synthesizer, piece, effects, start - self.context_samples, n_samples)
+        stems = stems.T  # to [instrument, time], as FluidSynth writes it
+        stems *= draw_gains(len(stems), self.variation, rng)[:, None]
+        inner = stems[:, self.context_samples : n_samples - self.context_samples]
+        is_silent, is_solo = _too_easy(inner.reshape(len(stems), n_chunks, self.chunk_samples))
+        keep = np.where(is_silent, self.keep_silent, np.where(is_solo, self.keep_solo, 1.0))
+        kept = rng.random(n_chunks) < keep
 
-        inner = chunks[:, self.context_samples : self.context_samples + self.chunk_samples]
-        is_silent, is_solo = _too_easy(inner)
-        kept = rng.random(n_chunks) < np.where(is_silent, self.keep_silent, np.where(is_solo, self.keep_solo, 1.0))
-        chunks = np.ascontiguousarray(chunks[kept])
+        targets = [self.instruments.index(target) for target in self.targets]
+        mixture = self._cut(sum(stems)[None], kept)  # stem after stem: a sum anyone can repeat to the last bit
         return Visit(
             index,
             piece.name,
             (start + np.flatnonzero(kept) * self.chunk_samples) / self.sample_rate,
-            chunks.sum(axis=-1, keepdims=True),
-            chunks[:, :, [self.instruments.index(target) for target in self.targets]],
+            mixture,
+            self._cut(stems[targets], kept),
             int((is_silent & ~kept).sum()),
             int((is_solo & ~is_silent & ~kept).sum()),
         )
+
+    def _cut(self, waveforms: np.ndarray, kept: np.ndarray) -> np.ndarray:
+        """[waveform, time of the stretch] -> [chunk, time with context, waveform], for the chunks that are kept."""
+        windows = np.lib.stride_tricks.sliding_window_view(waveforms, self.time_samples, axis=1)
+        return np.ascontiguousarray(windows[:, :: self.chunk_samples][:, kept].transpose(1, 2, 0))
 
 
 _synthesizers: dict[tuple[str, tuple[Instrument, ...], int], Synthesizer] = {}
@@ -139,13 +145,14 @@ def _render_around(
     n_before = max(0, -start)
     offset = max(0, start) % BLOCK_SAMPLES
     stems = synthesizer.render(piece, max(0, start), n_samples - n_before + offset, effects)[offset:]
-    return np.pad(stems, ((n_before, 0), (0, 0)))
+    return np.pad(stems, ((n_before, 0), (0, 0))) if n_before else stems
 
 
 def _too_easy(chunks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For chunks [chunk, time, instrument]: which are silent, and in which one instrument plays alone."""
-    energies = np.square(chunks, dtype=np.float64).mean(axis=1)  # to [chunk, instrument]
-    is_silent = np.square(chunks.sum(axis=2)).mean(axis=1) < 10 ** (SILENCE_DBFS / 10)
-    loudest = energies.max(axis=1)
-    is_solo = energies.sum(axis=1) - loudest < loudest * 10 ** (SOLO_DB / 10)
-    return is_silent, is_solo & (chunks.shape[2] > 1)
+    """For chunks [instrument, chunk, time]: which are silent, and in which one instrument plays alone."""
+    energies = np.einsum("ict,ict->ic", chunks, chunks) / chunks.shape[2]
+    mixture = sum(chunks)
+    is_silent = np.einsum("ct,ct->c", mixture, mixture) / chunks.shape[2] < 10 ** (SILENCE_DBFS / 10)
+    loudest = energies.max(axis=0)
+    is_solo = energies.sum(axis=0) - loudest <= loudest * 10 ** (SOLO_DB / 10)
+    return is_silent, is_solo & (len(chunks) > 1)

@@ -19,6 +19,7 @@ import multiprocessing
 import os
 import pathlib
 import tempfile
+import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
 
@@ -176,7 +177,10 @@ def scan(midi_dir: str, progress: bool = True) -> list[Entry]:
         for file in files:
             if file.lower().endswith((".mid", ".midi", ".kar", ".rmi")):
                 path = os.path.join(folder, file)
-                stat = os.stat(path)
+                try:
+                    stat = os.stat(path)
+                except OSError:
+                    continue  # a link to nowhere, or a file just deleted
                 found[os.path.relpath(path, root)] = (stat.st_size, stat.st_mtime_ns)
     if not found:
         raise InputError(f"--midi_dir={midi_dir}: holds no MIDI file (*.mid, *.midi, *.kar, *.rmi)")
@@ -309,10 +313,16 @@ def _cache_dir() -> pathlib.Path:
 def _read_index(path: pathlib.Path) -> list[Entry]:
     try:
         version, rows = json.loads(path.read_text())
-        entries = [Entry(*row) for row in rows] if version == INDEX_VERSION else []
-        return [dataclasses.replace(entry, signature=tuple(entry.signature)) for entry in entries]
-    except (OSError, ValueError, TypeError):
+        return [_entry(*row) for row in rows] if version == INDEX_VERSION else []
+    except (OSError, ValueError, TypeError, AttributeError):
         return []  # missing, of another version, or damaged: the scan makes it anew
+
+
+def _entry(*values) -> Entry:
+    """An Entry from its fields as JSON keeps them: with lists for tuples."""
+    entry = Entry(*values)
+    notes = {key: tuple(count) for key, count in entry.notes.items()}
+    return dataclasses.replace(entry, notes=notes, signature=tuple(entry.signature))
 
 
 def _write_atomically(path: pathlib.Path, data: bytes) -> None:
@@ -339,7 +349,7 @@ def _stored(digest: str, path: str) -> midi.Piece:
     try:
         with np.load(_piece_path(digest)) as stored:
             events = stored["events"]
-    except (OSError, ValueError, KeyError, zlib.error):
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error):
         return midi.read_midi(path)
     return midi.Piece(path, events, float(events["time_s"][-1]))
 

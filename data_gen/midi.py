@@ -118,7 +118,10 @@ def parse_midi(data: bytes, name: str) -> Piece:
         raise InputError(f"{name}: damaged MIDI file ({str(error) or 'it ends too early'})") from None
     if len(midi_file.tracks) > MAX_TRACKS:
         raise InputError(f"{name}: {len(midi_file.tracks)} tracks, more than a song needs (limit {MAX_TRACKS})")
-    ticks, messages = _merged(midi_file)
+    try:
+        ticks, messages = _merged(midi_file)
+    except OverflowError:
+        raise InputError(f"{name}: damaged MIDI file (a delta time without end)") from None
     if len(messages) > MAX_EVENTS:
         raise InputError(f"{name}: {len(messages)} events, more than a song needs (limit {MAX_EVENTS})")
     times_s = _seconds(midi_file.ticks_per_beat, ticks, messages, name)

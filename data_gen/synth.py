@@ -1,8 +1,9 @@
 """FluidSynth: (Piece, start, duration) -> stems [time, instrument], all of them in one pass.
 
 One FluidSynth instance plays every instrument at once. Each instrument has its own sixteen channels and its own
-output group (FluidSynth sends synth channel c to group c modulo the number of groups), so the stems are isolated and
-sum to the mixture. Reverb and chorus are each instrument's own, and mostly off: silence is then exactly zero.
+output group (FluidSynth sends synth channel c to group c modulo the number of groups), so no stem holds anything of
+another, and they sum to the mixture. Reverb and chorus are each instrument's own, and mostly off: silence is then
+exactly zero.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ POLYPHONY = 512  # voices; twice FluidSynth's default, since several instruments
 _DECAYING_PROGRAMS = (*range(0, 16), *range(24, 38), 45, 46, 47, *range(104, 109), *range(112, 120))
 _RPN_CONTROLLERS = (6, 38, 96, 97, 98, 99, 100, 101)  # meaningful only in sequence
 _REVERB_SEND, _CHORUS_SEND = 91, 93  # controllers; those of a piece are ignored, since `effects` decides
+# So are the channel mode messages: omni, mono and poly act on all of FluidSynth's channels at once.
+_IGNORED_CONTROLLERS = (_REVERB_SEND, _CHORUS_SEND, 124, 125, 126, 127)
 
 
 class RenderError(RuntimeError):
@@ -103,8 +106,7 @@ class Synthesizer:
     """
 
     def __init__(self, soundfont: str | pathlib.Path, instruments: Sequence[Instrument], sample_rate: int):
-        if not pathlib.Path(soundfont).is_file():
-            raise InputError(f"no such SoundFont: {soundfont}")
+        _check_soundfont(soundfont)
         self.soundfont = str(soundfont)
         self.instruments = tuple(instruments)
         self.sample_rate = sample_rate
@@ -205,33 +207,35 @@ class Synthesizer:
         n_preroll = (first_block - preroll_block) * BLOCK_SAMPLES
 
         # As FluidSynth's own player does, an event acts at the first block that does not begin before it.
-        events = piece.events
-        blocks = np.ceil(events["time_s"] * (self.sample_rate / BLOCK_SAMPLES) - 1e-6).astype(np.int64)
-        begin, end = np.searchsorted(blocks, [preroll_block, end_block])
+        times_blocks = piece.events["time_s"] * (self.sample_rate / BLOCK_SAMPLES) - 1e-6
+        begin, end = np.searchsorted(times_blocks, [preroll_block - 1, end_block - 1], side="right")
+        chased = _chase(piece.events, begin, preroll_block * BLOCK_SAMPLES / self.sample_rate)
+        events = piece.events[np.concatenate([chased, np.arange(begin, end)])]
+        blocks = np.concatenate([np.full(len(chased), preroll_block), np.ceil(times_blocks[begin:end])]).astype(int)
         owners, routes = self._route(events)
         has_route = np.array([bool(positions) for positions in routes])
-        audible = np.where(events["kind"] == midi.NOTE_ON, owners >= 0, has_route[events["channel"]])
-        is_send = np.isin(events["number"], (_REVERB_SEND, _CHORUS_SEND)) & (events["kind"] == midi.CONTROL)
-        audible &= ~is_send
-        chased = _chase(events, begin, preroll_block * BLOCK_SAMPLES / self.sample_rate)
-        window = begin + np.flatnonzero(audible[begin:end])
+        is_audible = np.where(events["kind"] == midi.NOTE_ON, owners >= 0, has_route[events["channel"]])
+        is_audible &= (events["kind"] != midi.CONTROL) | ~np.isin(events["number"], _IGNORED_CONTROLLERS)
 
         self._renew(effects)
-        self._play(events, chased[audible[chased]], owners, routes)
         groups = np.zeros((2 * len(self.instruments), (end_block - preroll_block) * BLOCK_SAMPLES), np.float32)
         pointers = groups.ctypes.data + np.arange(len(groups), dtype=np.uint64) * np.uint64(groups.strides[0])
         if effects:  # reverb and chorus of each group, left and right, are added to the group's own buffers
             pointers = np.concatenate([pointers, np.tile(pointers.reshape(-1, 2), (1, 2)).ravel()])
         at_block = preroll_block
-        for rows in np.split(window, np.flatnonzero(np.diff(blocks[window])) + 1):
-            if len(rows):
-                at_block = self._advance(at_block, int(blocks[rows[0]]), pointers)
-                self._play(events, rows, owners, routes)
-        self._advance(at_block, end_block, pointers)
+        played = (column[is_audible].tolist() for column in (blocks, events, owners))
+        for block, event, owner in zip(*played):
+            if block > at_block:
+                self._advance(block - at_block, pointers)
+                at_block = block
+            self._play(event, owner, routes)
+        self._advance(end_block - at_block, pointers)
         if _log:
             raise RenderError(f"{piece.name}: FluidSynth with {self.soundfont}: {'; '.join(_log)}")
         stereo = groups[:, n_preroll : n_preroll + n_samples]
-        return np.ascontiguousarray((0.5 * (stereo[0::2] + stereo[1::2])).T)
+        mono = stereo[0::2] + stereo[1::2]
+        mono *= 0.5
+        return mono.T
 
     def _route(self, events: np.ndarray) -> tuple[np.ndarray, list[list[int]]]:
         """Which instruments hear what.
@@ -240,51 +244,66 @@ class Synthesizer:
             owners: for each event the position of the instrument whose note it starts, -1 for anything else.
             routes: for each of the 16 MIDI channels the positions of the instruments with notes on it.
         """
+        is_note, is_drum = events["kind"] == midi.NOTE_ON, events["bank"] == DRUM_BANK
         owners = np.full(len(events), -1, np.int8)
-        notes = np.flatnonzero(events["kind"] == midi.NOTE_ON)
-        is_drum = events["bank"][notes] == DRUM_BANK
+        routes: list[list[int]] = [[] for _ in range(16)]
         for position, instrument in enumerate(self.instruments):
-            mine = is_drum if instrument.is_drums else ~is_drum & np.isin(events["program"][notes], instrument.programs)
-            owners[notes[mine]] = position
-        pairs = np.unique(np.stack([events["channel"][notes], owners[notes]]), axis=1).T.tolist()
-        return owners, [[owner for c, owner in pairs if c == channel and owner >= 0] for channel in range(16)]
+            mine = is_drum if instrument.is_drums else ~is_drum & np.isin(events["program"], instrument.programs)
+            mine = is_note & mine
+            owners[mine] = position
+            for channel in np.unique(events["channel"][mine]):
+                routes[channel].append(position)
+        return owners, routes
 
-    def _play(self, events: np.ndarray, rows: np.ndarray, owners: np.ndarray, routes: list[list[int]]) -> None:
-        """Sends some events to FluidSynth, each to the channels of the instruments concerned."""
+    def _play(self, event: tuple, owner: int, routes: list[list[int]]) -> None:
+        """Sends an event to FluidSynth, on the channels of the instruments concerned."""
+        _, _, kind, channel, bank, program, number, value = event
         synth, n_groups = self._synth, len(self.instruments)
-        for (_, _, kind, channel, bank, program, number, value), owner in zip(
-            events[rows].tolist(), owners[rows].tolist()
-        ):
-            if kind == midi.NOTE_ON:
-                synth_channel = channel * n_groups + owner
-                preset = self._preset(owner, bank, program)
-                if self._selected.get(synth_channel) != preset:
-                    _program_select(synth, synth_channel, self._font_id, *preset)
-                    self._selected[synth_channel] = preset
-                _noteon(synth, synth_channel, number, value)
-                continue
-            for position in routes[channel]:
-                synth_channel = channel * n_groups + position
-                if kind == midi.NOTE_OFF:
-                    _noteoff(synth, synth_channel, number)
-                elif kind == midi.CONTROL:
-                    _cc(synth, synth_channel, number, value)
-                elif kind == midi.BEND:
-                    _pitch_bend(synth, synth_channel, value + 8192)
-                elif kind == midi.CHANNEL_PRESSURE:
-                    _channel_pressure(synth, synth_channel, value)
-                else:
-                    _key_pressure(synth, synth_channel, number, value)
+        if kind == midi.NOTE_ON:
+            synth_channel = channel * n_groups + owner
+            preset = self._preset(owner, bank, program)
+            if self._selected.get(synth_channel) != preset:
+                _program_select(synth, synth_channel, self._font_id, *preset)
+                self._selected[synth_channel] = preset
+            for position in routes[channel]:  # a key struck again ends its earlier note, whoever played that
+                if position != owner:
+                    _noteoff(synth, channel * n_groups + position, number)
+            _noteon(synth, synth_channel, number, value)
+            return
+        for position in routes[channel]:
+            synth_channel = channel * n_groups + position
+            if kind == midi.NOTE_OFF:
+                _noteoff(synth, synth_channel, number)
+            elif kind == midi.CONTROL:
+                _cc(synth, synth_channel, number, value)
+            elif kind == midi.BEND:
+                _pitch_bend(synth, synth_channel, value + 8192)
+            elif kind == midi.CHANNEL_PRESSURE:
+                _channel_pressure(synth, synth_channel, value)
+            else:
+                _key_pressure(synth, synth_channel, number, value)
 
-    def _advance(self, block: int, to_block: int, pointers: np.ndarray) -> int:
-        """Renders up to `to_block` into where `pointers` (dry, then effects) point, and moves these on."""
-        n_samples = (to_block - block) * BLOCK_SAMPLES
-        n_dry = 2 * len(self.instruments)
+    def _advance(self, n_blocks: int, pointers: np.ndarray) -> None:
+        """Renders so many blocks into where `pointers` (dry, then effects) point, and moves these on."""
+        n_samples, n_dry = n_blocks * BLOCK_SAMPLES, 2 * len(self.instruments)
         if n_samples:
             address = pointers.ctypes.data
             _process(self._synth, n_samples, len(pointers) - n_dry, address + 8 * n_dry, n_dry, address)
             pointers += np.uint64(4 * n_samples)
-        return to_block
+
+
+def _check_soundfont(soundfont: str | pathlib.Path) -> None:
+    """Refuses what FluidSynth's loaders would only reject after printing to the terminal."""
+    try:
+        with open(soundfont, "rb") as file:
+            header = file.read(12)
+            length = file.seek(0, 2)
+    except OSError:
+        raise InputError(f"no such SoundFont: {soundfont}") from None
+    if header[:4] != b"RIFF" or header[8:] != b"sfbk":
+        raise InputError(f"{soundfont}: not a SoundFont (SF2 or SF3)")
+    if int.from_bytes(header[4:8], "little") + 8 > length:
+        raise InputError(f"{soundfont}: FluidSynth cannot load this SoundFont (it ends too early)")
 
 
 def _chase(events: np.ndarray, begin: int, time_s: float) -> np.ndarray:
@@ -296,10 +315,10 @@ def _chase(events: np.ndarray, begin: int, time_s: float) -> np.ndarray:
     past = events[:begin]
     is_state = np.isin(past["kind"], (midi.CONTROL, midi.BEND, midi.CHANNEL_PRESSURE))
     is_sequence = (past["kind"] == midi.CONTROL) & np.isin(past["number"], _RPN_CONTROLLERS)
-    states = np.flatnonzero(is_state & ~is_sequence)[::-1]
-    keys = np.stack([past[field][states].astype(np.int16) for field in ("channel", "kind", "number")])
-    states = states[np.unique(keys, axis=1, return_index=True)[1]]
-    controls = np.sort(np.concatenate([states, np.flatnonzero(is_sequence)]))
+    states = np.flatnonzero(is_state & ~is_sequence)
+    last = np.full((16, midi.KEY_PRESSURE, 128), -1)  # of several rows assigned to one place the last one stays
+    last[past["channel"][states], past["kind"][states], past["number"][states]] = states
+    controls = np.sort(np.concatenate([last[last >= 0], np.flatnonzero(is_sequence)]))
 
     decays = (past["bank"] == DRUM_BANK) | np.isin(past["program"], _DECAYING_PROGRAMS)
     sounds = (past["end_s"] > time_s) & ~(decays & (past["time_s"] < time_s - MAX_DECAYED_S))

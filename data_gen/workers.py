@@ -96,8 +96,8 @@ class Workers:
             self.next_visit += 1
             return self.renderer.visit(index)
         for _ in range(MAX_TRIES):
-            self._ask()
             try:
+                self._ask()
                 visit = self._pending[0][1].result(MAX_VISIT_S)
             except (BrokenProcessPool, concurrent.futures.TimeoutError) as error:
                 if self._closed:
