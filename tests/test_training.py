@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -99,6 +100,14 @@ def test_damaged_weights_are_refused(config, tmp_path):
         run.model()
 
 
+def group_lives(group):
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def test_ctrl_c_saves_and_leaves_no_process_behind(config, tmp_path):
     flags = [
         f"--{field.name}={','.join(map(str, value)) if isinstance(value, tuple) else value}"
@@ -123,6 +132,8 @@ def test_ctrl_c_saves_and_leaves_no_process_behind(config, tmp_path):
     assert process.returncode == 130, errors
     assert "goes on from there" in output
     assert "Traceback" not in errors
-    with pytest.raises(ProcessLookupError):
-        os.killpg(process.pid, 0)
+    deadline = time.monotonic() + 20
+    while group_lives(process.pid):  # Python's resource tracker ends itself a moment after its parent
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     assert RunDir(tmp_path / "run").model() is not None
