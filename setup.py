@@ -24,6 +24,7 @@ setuptools.setup(
         "pyfluidsynth>=1.3,!=1.3.5,!=1.3.6",  # those two want pyaudio, which has to be compiled
         "soundfile>=0.12",
         "soxr>=0.5",
+        "tensorboard",
         "tensorflow>=2.16",
         "tqdm",
     ],

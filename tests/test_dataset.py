@@ -49,7 +49,8 @@ def test_a_change_of_reuse_acts_while_batches_are_drawn():
     next(batches)
     reuse.assign(3)
     numbers = [number for _ in range(30) for number in next(batches)[0][:, 0, 0].numpy().tolist()]
-    assert numbers[-9:] == [numbers[-9]] * 3 + [numbers[-6]] * 3 + [numbers[-3]] * 3
+    later = sorted(set(numbers))[-8:-1]  # the very last may be cut off
+    assert [numbers.count(number) for number in later] == [3] * 7
 
 
 @pytest.fixture
