@@ -1,10 +1,12 @@
 # make train   sets everything up, trains the quickstart model and separates a piece with it
 # make test    sets everything up and runs the tests
+# make bench   measures, and writes benchmarks/README.md
 PYTHON ?= python3
 VENV ?= .venv
 RUN ?= runs/quickstart
+MIDI_DIR ?= ../shared/midi
 
-.PHONY: train test lint
+.PHONY: train test lint bench
 
 train: $(VENV)/installed
 	$(VENV)/bin/python train.py --flagfile=flags/quickstart.flags --run_dir=$(RUN)
@@ -13,6 +15,10 @@ train: $(VENV)/installed
 
 test: $(VENV)/installed
 	$(VENV)/bin/python -m pytest
+
+# Needs the fluidsynth program (the judge of fidelity) and a folder of MIDI files.
+bench: $(VENV)/installed
+	$(VENV)/bin/python -m benchmarks --midi_dir=$(MIDI_DIR)
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .

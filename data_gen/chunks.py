@@ -7,9 +7,11 @@ Visit number n depends on the seed and n alone, so that chunks are the same whoe
 from __future__ import annotations
 
 import dataclasses
+import os
 from typing import NamedTuple
 
 import numpy as np
+from absl import logging
 
 from data_gen import InputError
 from data_gen.instruments import Instrument
@@ -80,10 +82,24 @@ class Renderer:
         """Length of a chunk with its context."""
         return self.chunk_samples + 2 * self.context_samples
 
-    def open(self) -> None:
-        """Loads every SoundFont, so that a missing or damaged one is found now. Raises InputError."""
+    def opened(self) -> Renderer:
+        """Loads every SoundFont now; returns the renderer without those that are damaged, each of which is logged.
+
+        Raises InputError if one is missing or none can be used.
+        """
+        usable, last_error = [], None
         for soundfont in self.soundfonts:
-            self._synthesizer(soundfont)
+            if not os.path.isfile(soundfont):
+                raise InputError(f"no such SoundFont: {soundfont}")
+            try:
+                self._synthesizer(soundfont)
+                usable.append(soundfont)
+            except InputError as error:
+                last_error = error
+                logging.warning("%s; going on without it", error)
+        if not usable:
+            raise last_error or InputError("no SoundFont named")
+        return dataclasses.replace(self, soundfonts=tuple(usable))
 
     def _synthesizer(self, soundfont: str) -> Synthesizer:
         key = (soundfont, self.instruments, self.sample_rate)

@@ -54,8 +54,7 @@ def train(config: Config, run_dir: str) -> Trained:
     Raises InputError for input that cannot be trained on, before anything is written where possible.
     """
     loss_function = make_loss(config.loss, len(config.targets), config.chunk_samples)
-    renderer = make_renderer(config, "train")
-    renderer.open()
+    renderer = make_renderer(config, "train").opened()
     keras.utils.set_random_seed(config.seed)
     policy = dtype_policy(config.mixed_precision)
     model = build(config, policy)

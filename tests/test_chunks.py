@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 import pickle
 
 import numpy as np
@@ -271,10 +272,18 @@ def test_a_vanished_file_fails_its_visits_and_no_others():
     assert set(outcomes) == {"here", "gone: No such file or directory"}
 
 
-def test_opening_a_renderer_finds_a_missing_soundfont(busy, tmp_path):
-    renderer(busy).open()
+def test_a_missing_soundfont_is_found_before_anything_is_rendered(busy, tmp_path):
     with pytest.raises(InputError, match="no such SoundFont"):
-        renderer(busy, soundfonts=(SOUNDFONT, str(tmp_path / "none.sf2"))).open()
+        renderer(busy, soundfonts=(SOUNDFONT, str(tmp_path / "none.sf2"))).opened()
+
+
+def test_a_damaged_soundfont_among_good_ones_is_left_out(busy, tmp_path):
+    damaged = tmp_path / "damaged.sf2"
+    damaged.write_bytes(pathlib.Path(SOUNDFONT).read_bytes()[:50_000])
+    opened = renderer(busy, soundfonts=(str(damaged), SOUNDFONT)).opened()
+    assert opened.soundfonts == (SOUNDFONT,)
+    with pytest.raises(InputError, match="damaged.sf2"):
+        renderer(busy, soundfonts=(str(damaged),)).opened()
 
 
 def test_a_renderer_that_was_sent_elsewhere_renders_the_same(busy):
