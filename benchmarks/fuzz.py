@@ -17,9 +17,6 @@ from absl import app, flags
 from data_gen import InputError
 from data_gen.midi import NOTE_ON, Piece, parse_midi
 
-MIDI_DIR = flags.DEFINE_string("midi_dir", "../shared/midi", "Folder of MIDI files.")
-FILES = flags.DEFINE_integer("files", 10_000, "Mutated files to read.")
-
 
 def mutate(data: bytes, rng: np.random.Generator) -> bytes:
     """Damages a file: bytes changed, cut out, doubled or made high, or its end cut off."""
@@ -63,8 +60,8 @@ def read(job: tuple[str, int]) -> tuple[str, float]:
 
 def main(_) -> None:
     """Reads them all and prints what became of them; any other exception ends it."""
-    paths = sorted(map(str, pathlib.Path(MIDI_DIR.value).rglob("*.mid")))
-    jobs = [(paths[seed % len(paths)], seed) for seed in range(FILES.value)]
+    paths = sorted(map(str, pathlib.Path(flags.FLAGS.midi_dir).rglob("*.mid")))
+    jobs = [(paths[seed % len(paths)], seed) for seed in range(flags.FLAGS.files)]
     with concurrent.futures.ProcessPoolExecutor() as executor:
         outcomes, seconds = zip(*executor.map(read, jobs, chunksize=50))
     print(f"{len(jobs)} mutated files; the slowest took {max(seconds):.2f} s.\n")
@@ -74,4 +71,6 @@ def main(_) -> None:
 
 
 if __name__ == "__main__":
+    flags.DEFINE_string("midi_dir", "../shared/midi", "Folder of MIDI files.")
+    flags.DEFINE_integer("files", 10_000, "Mutated files to read.")
     app.run(main)

@@ -27,10 +27,6 @@ from data_gen.synth import default_soundfont
 from data_gen.workers import Workers
 from sourcesep.dataset import ReuseController, make_dataset
 
-FILES = flags.DEFINE_integer("files", 10_000, "MIDI files in the folder whose start is timed; 0 leaves it out.")
-RENDERS = flags.DEFINE_integer("renders", 1_000, "Visits over which a worker's memory is watched.")
-FIRST_BATCH = flags.DEFINE_string("first_batch", None, "Internal: times the first batch of this folder, and stops.")
-
 INSTRUMENTS = parse_instruments(["drums", "piano", "strings", "bass"])
 RATE, CHUNK, BATCH = 44_100, 4_410, 12
 
@@ -128,8 +124,10 @@ def memory_mb(pid: int) -> float:
 
 def main(_) -> None:
     """Measures and prints."""
-    if FIRST_BATCH.value:
-        with Workers(renderer(FIRST_BATCH.value.replace("composed", "")), max(1, (os.cpu_count() or 2) - 1)) as workers:
+    if flags.FLAGS.first_batch:
+        with Workers(
+            renderer(flags.FLAGS.first_batch.replace("composed", "")), max(1, (os.cpu_count() or 2) - 1)
+        ) as workers:
             next(batches_of(workers)[0])
             print(time.time())
         return
@@ -151,24 +149,24 @@ def main(_) -> None:
     print("| start | seconds to the first batch |\n|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         print(f"| composed pieces | {seconds_to_first_batch('', folder):.1f} |")
-        if FILES.value:
+        if flags.FLAGS.files:
             songs = pathlib.Path(folder, "songs")
             songs.mkdir()
             pieces = corpus.ComposedCorpus(1, INSTRUMENTS)
-            for index in tqdm(range(FILES.value), desc="writing MIDI"):
+            for index in tqdm(range(flags.FLAGS.files), desc="writing MIDI"):
                 write_midi(pieces.load("train", index), songs / f"{index}.mid")
             for state in ("read for the first time", "indexed"):
                 first_s = seconds_to_first_batch(str(songs), folder)
-                print(f"| {FILES.value} MIDI files, {state} | {first_s:.1f} |")
+                print(f"| {flags.FLAGS.files} MIDI files, {state} | {first_s:.1f} |")
     print()
 
     with Workers(renderer(), 1) as workers:
         next(workers)
         (pid,) = workers._executor._processes
         marks = {}
-        for index in range(RENDERS.value + 1):
+        for index in range(flags.FLAGS.renders + 1):
             next(workers)
-            if index in (0, RENDERS.value // 4, RENDERS.value // 2, RENDERS.value):
+            if index in (0, flags.FLAGS.renders // 4, flags.FLAGS.renders // 2, flags.FLAGS.renders):
                 marks[index] = memory_mb(pid)
     soundfont_mb = os.path.getsize(default_soundfont()) / 2**20
     print(f"Memory of a worker after N visits (its SoundFont has {soundfont_mb:.0f} MB): ", end="")
@@ -176,4 +174,7 @@ def main(_) -> None:
 
 
 if __name__ == "__main__":
+    flags.DEFINE_integer("files", 10_000, "MIDI files in the folder whose start is timed; 0 leaves it out.")
+    flags.DEFINE_integer("renders", 1_000, "Visits over which a worker's memory is watched.")
+    flags.DEFINE_string("first_batch", None, "Internal: times the first batch of this folder, and stops.")
     app.run(main)

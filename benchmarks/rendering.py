@@ -19,11 +19,6 @@ from data_gen.corpus import MidiCorpus, open_corpus
 from data_gen.instruments import parse_instruments
 from data_gen.workers import Workers
 
-MIDI_DIR = flags.DEFINE_string("midi_dir", "../shared/midi", "Folder of MIDI files.")
-SOUNDFONT = flags.DEFINE_string("soundfont", "", "SoundFont; empty for the default one.")
-VISITS = flags.DEFINE_integer("visits", 40, "Visits to time.")
-USUAL_VISITS = flags.DEFINE_integer("usual_visits", 5, "Visits to time of the usual way.")
-
 INSTRUMENTS = parse_instruments(["drums", "piano", "strings", "bass"])
 RATE, CHUNK, CHUNKS = 44_100, 4_410, 50
 
@@ -95,11 +90,11 @@ def share_in_fluidsynth(renderer: Renderer, visits: int) -> tuple[float, float]:
 
 def main(_) -> None:
     """Measures and prints."""
-    soundfont = SOUNDFONT.value or synth.default_soundfont()
-    corpus = MidiCorpus(MIDI_DIR.value, INSTRUMENTS)
+    soundfont = flags.FLAGS.soundfont or synth.default_soundfont()
+    corpus = MidiCorpus(flags.FLAGS.midi_dir, INSTRUMENTS)
     ours = renderer(corpus, soundfont)
     rng = np.random.default_rng(0)
-    paths = [corpus.name("train", index) for index in rng.permutation(corpus.size("train"))[: USUAL_VISITS.value]]
+    paths = [corpus.name("train", index) for index in rng.permutation(corpus.size("train"))[: flags.FLAGS.usual_visits]]
 
     began_s = time.perf_counter()
     for path in paths:
@@ -109,13 +104,13 @@ def main(_) -> None:
     for n_workers in (0, 1, 2):
         with Workers(ours, n_workers) as workers:
             label = f"sourcesep, {n_workers} worker processes" if n_workers else "sourcesep, in this process"
-            rows.append((label, chunks_per_second(workers, VISITS.value)))
+            rows.append((label, chunks_per_second(workers, flags.FLAGS.visits)))
     began_s = time.perf_counter()
     with Workers(renderer(open_corpus("", INSTRUMENTS, "all", 0), soundfont), 1) as workers:
         next(workers)
         first_s = time.perf_counter() - began_s
-        rows.append(("sourcesep, composed pieces, 1 worker process", chunks_per_second(workers, VISITS.value)))
-    inside, useful = share_in_fluidsynth(ours, VISITS.value)
+        rows.append(("sourcesep, composed pieces, 1 worker process", chunks_per_second(workers, flags.FLAGS.visits)))
+    inside, useful = share_in_fluidsynth(ours, flags.FLAGS.visits)
 
     print(f"SoundFont {pathlib.Path(soundfont).name}, {os.cpu_count()} cores\n")
     print("| way | chunks of 100 ms per second | against pretty_midi |\n|---|---|---|")
@@ -126,4 +121,8 @@ def main(_) -> None:
 
 
 if __name__ == "__main__":
+    flags.DEFINE_string("midi_dir", "../shared/midi", "Folder of MIDI files.")
+    flags.DEFINE_string("soundfont", "", "SoundFont; empty for the default one.")
+    flags.DEFINE_integer("visits", 40, "Visits to time.")
+    flags.DEFINE_integer("usual_visits", 5, "Visits to time of the usual way.")
     app.run(main)

@@ -355,8 +355,6 @@ def _stored(digest: str, path: str) -> midi.Piece:
 
 
 if __name__ == "__main__":
-    from absl import app
-
     from data_gen import statistics
 
-    app.run(statistics.main)
+    statistics.run()

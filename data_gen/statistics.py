@@ -7,17 +7,11 @@ import sys
 from collections.abc import Sequence
 
 import numpy as np
-from absl import flags
+from absl import app, flags
 
 from data_gen import InputError
 from data_gen.corpus import Entry, scan
 from data_gen.instruments import CANDIDATES, Instrument, parse_instruments
-
-MIDI_DIR = flags.DEFINE_string("midi_dir", None, "Folder of MIDI files, read recursively.", required=True)
-WANTED = flags.DEFINE_list(
-    "instruments", ["drums", "piano", "strings", "bass"], "Count the pieces that hold all of these."
-)
-PLOT = flags.DEFINE_string("plot", "corpus.png", "Picture of the distribution to write; empty for none.")
 
 N_CANDIDATES = 10
 GROUPS: tuple[Instrument, ...] = (  # General MIDI's families, split where a family mixes unlike instruments
@@ -126,10 +120,17 @@ def report(midi_dir: str, wanted: Sequence[str], picture: str) -> str:
     return "\n".join(lines)
 
 
-def main(_) -> int:
-    """Entry point of `python -m data_gen.corpus`."""
+def run() -> None:
+    """What `python -m data_gen.corpus` does."""
+    flags.DEFINE_string("midi_dir", None, "Folder of MIDI files, read recursively.", required=True)
+    flags.DEFINE_list("instruments", ["drums", "piano", "strings", "bass"], "Count the pieces that hold all of these.")
+    flags.DEFINE_string("plot", "corpus.png", "Picture of the distribution to write; empty for none.")
+    app.run(_main)
+
+
+def _main(_) -> int:
     try:
-        print(report(MIDI_DIR.value, WANTED.value, PLOT.value))
+        print(report(flags.FLAGS.midi_dir, flags.FLAGS.instruments, flags.FLAGS.plot))
     except InputError as error:
         print(f"data_gen.corpus: {error}", file=sys.stderr)
         return 1

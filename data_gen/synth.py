@@ -206,8 +206,7 @@ class Synthesizer:
         end_block = first_block - (-n_samples // BLOCK_SAMPLES)
         n_preroll = (first_block - preroll_block) * BLOCK_SAMPLES
 
-        # As FluidSynth's own player does, an event acts at the first block that does not begin before it.
-        times_blocks = piece.events["time_s"] * (self.sample_rate / BLOCK_SAMPLES) - 1e-6
+        times_blocks = piece.events["time_s"] * (self.sample_rate / BLOCK_SAMPLES) - 0.5  # an event acts at the nearest
         begin, end = np.searchsorted(times_blocks, [preroll_block - 1, end_block - 1], side="right")
         chased = _chase(piece.events, begin, preroll_block * BLOCK_SAMPLES / self.sample_rate)
         events = piece.events[np.concatenate([chased, np.arange(begin, end)])]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import sys
 
 import matplotlib
 import numpy as np
@@ -14,9 +15,6 @@ from data_gen import InputError
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
-
-START_S = flags.DEFINE_float("start_s", 20.0, "Where the pictures begin, in seconds.")
-LENGTH_S = flags.DEFINE_float("length_s", 6.0, "How much they show, in seconds.")
 
 FRAME_SAMPLES = 1024
 
@@ -61,11 +59,18 @@ def plot_separation(folder: str, picture: str, start_s: float, length_s: float) 
     plt.close(figure)
 
 
-def _main(arguments: list[str]) -> None:
+def _main(arguments: list[str]) -> int:
     if len(arguments) != 3:
         raise app.UsageError("python -m sourcesep.plots FOLDER PICTURE.png")
-    plot_separation(arguments[1], arguments[2], START_S.value, LENGTH_S.value)
+    try:
+        plot_separation(arguments[1], arguments[2], flags.FLAGS.start_s, flags.FLAGS.length_s)
+    except InputError as error:
+        print(f"sourcesep.plots: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
+    flags.DEFINE_float("start_s", 20.0, "Where the pictures begin, in seconds.")
+    flags.DEFINE_float("length_s", 6.0, "How much they show, in seconds.")
     app.run(_main)
