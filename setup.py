@@ -18,10 +18,12 @@ setuptools.setup(
     packages=["data_gen", "sourcesep", "sourcesep.models"],
     install_requires=[
         "absl-py",
+        "matplotlib",
         "mido>=1.3",
         "numpy",
         "pretty_midi",  # for the SoundFont that it contains
         "pyfluidsynth>=1.3,!=1.3.5,!=1.3.6",  # those two want pyaudio, which has to be compiled
+        "scipy",
         "soundfile>=0.12",
         "soxr>=0.5",
         "tensorboard",
@@ -34,7 +36,7 @@ setuptools.setup(
             'tensorflow==2.16.*; python_version < "3.13"',
             'tensorflow-io==0.37.1; python_version < "3.13"',
         ],
-        "dev": ["hypothesis", "matplotlib", "pytest", "pytest-xdist", "ruff", "scipy"],
+        "dev": ["hypothesis", "pytest", "pytest-xdist", "ruff"],
     },
     entry_points={
         "console_scripts": [

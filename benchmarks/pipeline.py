@@ -97,11 +97,11 @@ def seconds_to_first_batch(midi_dir: str, cache: str) -> float:
 
 
 def write_midi(piece: midi.Piece, path: pathlib.Path) -> None:
-    """Writes notes and programs of a piece as a MIDI file."""
+    """Writes notes and programs of the first part of a piece as a MIDI file."""
     song = mido.MidiFile(ticks_per_beat=480)
     track = song.add_track()
     tick, programs = 0, {}
-    for event in piece.events:
+    for event in piece.events[:1500]:
         if event["kind"] not in (midi.NOTE_ON, midi.NOTE_OFF):
             continue
         at, channel = round(float(event["time_s"]) * 960), int(event["channel"])

@@ -29,15 +29,11 @@ from tqdm import tqdm
 
 from data_gen import InputError, composer, midi
 from data_gen.instruments import DRUM_BANK, Instrument
+from data_gen.songs import SPLITS, music_signature, name_songs, split_of
 
-SPLITS = ("train", "validation", "test")
-VALIDATION_SHARE, TEST_SHARE = 0.1, 0.1
 COMPOSED_PIECES = {"train": 400, "validation": 40, "test": 40}
 
 INDEX_VERSION = 1  # raise it when the reader or the index changes: older caches are then read anew
-NGRAM = 6  # intervals in a row that make a feature of a song's music
-SIGNATURE_SIZE = 32  # minima kept of a song's hashed features (Broder 1997, min-wise hashing)
-SAME_SONG = 0.5  # share of equal minima from which on two files are the same song
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,9 +98,9 @@ class MidiCorpus:
         songs = {entry.song: entry for entry in reversed(usable)}  # the first copy of each song
         self.splits: dict[str, list[Entry]] = {split: [] for split in SPLITS}
         for song in sorted(songs):
-            self.splits[_split_of(song)].append(songs[song])
-        if not self.splits["train"]:  # a handful of files: better to train on all than on none
-            self.splits["train"] = list(songs.values())
+            self.splits[split_of(song)].append(songs[song])
+        if not self.splits["train"]:  # a handful of files: better to train on all and to test on none
+            self.splits = {"train": list(songs.values()), "validation": [], "test": []}
         logging.info(
             "%s: %d MIDI files, %d usable, %d songs (%s)",
             midi_dir,
@@ -192,7 +188,10 @@ def scan(midi_dir: str, progress: bool = True) -> list[Entry]:
     if todo:
         for entry in _examined(root, todo, found, progress):
             fresh[entry.path] = entry
-        entries = _name_songs([fresh[path] for path in sorted(fresh)])
+        readable = [entry for entry in fresh.values() if not entry.error]
+        songs = name_songs([entry.signature for entry in readable], [entry.song for entry in readable])
+        fresh.update({entry.path: dataclasses.replace(entry, song=song) for entry, song in zip(readable, songs)})
+        entries = [fresh[path] for path in sorted(fresh)]
         _write_atomically(index_path, json.dumps([INDEX_VERSION, [dataclasses.astuple(e) for e in entries]]).encode())
         return entries
     return [fresh[path] for path in sorted(fresh)]
@@ -238,66 +237,6 @@ def _examine(job: tuple[str, str, int, int]) -> Entry:
         notes={key: (count, round(length_s, 3)) for key, (count, length_s) in usage.items()},
         signature=music_signature(piece),
     )
-
-
-def music_signature(piece: midi.Piece) -> tuple[int, ...]:
-    """What the music of a piece is made of, whatever its key, tempo and instruments.
-
-    The features are the runs of NGRAM intervals within each channel (drums as they are), each chord folded to its top
-    note. Two pieces' signatures agree at a share of places near the share of features they have in common.
-
-    Returns:
-        SIGNATURE_SIZE integers below 2**32.
-    """
-    features = set()
-    notes = piece.notes
-    for channel in np.unique(notes["channel"]):
-        line = notes[notes["channel"] == channel]
-        line = line[np.lexsort((line["number"], line["time_s"].round(3)))]
-        is_top = np.append(np.diff(line["time_s"].round(3)) > 0, True)
-        pitches = line["number"][is_top].astype(np.int16)
-        steps = pitches if channel == midi.DRUM_CHANNEL else np.diff(pitches)
-        if len(steps) < NGRAM:  # a short line is one feature
-            features.add(zlib.crc32(steps.tobytes()))
-            continue
-        windows = np.lib.stride_tricks.sliding_window_view(steps, NGRAM)
-        features.update(zlib.crc32(window.tobytes()) for window in np.unique(windows, axis=0))
-    hashes = np.array(sorted(features), np.uint64)
-    # A universal hash family (Carter & Wegman 1979): odd multipliers, the high half of the product.
-    rng = np.random.default_rng(0)
-    multipliers = rng.integers(1, 2**63, SIGNATURE_SIZE, dtype=np.uint64) * 2 + 1
-    offsets = rng.integers(0, 2**63, SIGNATURE_SIZE, dtype=np.uint64)
-    minima = [(((hashes * a + b) >> np.uint64(32)).min()) for a, b in zip(multipliers, offsets)]
-    return tuple(int(minimum) for minimum in minima)
-
-
-def _name_songs(entries: list[Entry]) -> list[Entry]:
-    """Gives every readable entry its song; files already known keep theirs, so that a split never changes sides."""
-    readable = [entry for entry in entries if not entry.error]
-    readable.sort(key=lambda entry: (entry.song == 0, entry.signature))  # known songs first, then by content
-    buckets: dict[tuple[int, int], list[Entry]] = collections.defaultdict(list)
-    named = {}
-    for entry in readable:
-        signature = np.array(entry.signature)
-        song = entry.song
-        candidates = {id(e): e for place in enumerate(entry.signature) for e in buckets.get(place, ())}
-        if not song:
-            alike = [(float(np.mean(signature == np.array(e.signature))), e.song) for e in candidates.values()]
-            best = max(alike, default=(0.0, 0))
-            song = best[1] if best[0] >= SAME_SONG else zlib.crc32(signature.tobytes()) + 1
-        named[entry.path] = entry = dataclasses.replace(entry, song=song)
-        for place in enumerate(entry.signature):
-            if len(buckets[place]) < 50:
-                buckets[place].append(entry)
-    return [named.get(entry.path, entry) for entry in entries]
-
-
-def _split_of(song: int) -> str:
-    """The split of a song, from its identity alone."""
-    draw = zlib.crc32(str(song).encode()) / 2**32
-    if draw < TEST_SHARE:
-        return "test"
-    return "validation" if draw < TEST_SHARE + VALIDATION_SHARE else "train"
 
 
 def _cache_dir() -> pathlib.Path:

@@ -13,8 +13,9 @@ import pytest
 from data_helpers import BAND, BASS, DRUMS, PIANO, SHARED, STRINGS, midi_bytes, off, on, program, song_bytes
 
 from data_gen import InputError, corpus, midi
-from data_gen.corpus import ComposedCorpus, MidiCorpus, music_signature, open_corpus, scan
+from data_gen.corpus import ComposedCorpus, MidiCorpus, open_corpus, scan
 from data_gen.instruments import CANDIDATES
+from data_gen.songs import SIGNATURE_SIZE, SPLITS, music_signature
 
 
 @pytest.fixture(autouse=True)
@@ -101,7 +102,7 @@ def test_broken_files_are_counted_named_and_skipped(tmp_path, caplog):
     write(tmp_path, {**songs(0, 3), "empty.mid": b"", "text.mid": b"hello", "cut.mid": song_bytes(melody(9))[:200]})
     caplog.set_level(logging.INFO, "absl")
     opened = MidiCorpus(str(tmp_path), [PIANO], progress=False)
-    assert sum(opened.size(split) for split in corpus.SPLITS) == 3
+    assert sum(opened.size(split) for split in SPLITS) == 3
     assert "3 of 6 MIDI files are skipped as broken" in caplog.text
     for name in ("empty.mid", "text.mid", "cut.mid"):
         assert caplog.text.count(f"{tmp_path}/{name}: ") == 1
@@ -291,7 +292,7 @@ def test_signatures_agree_about_as_far_as_the_music_does():
     assert (signature(melody(1)) == signature([pitch + 5 for pitch in melody(1)])).all()
     assert (signature(melody(1)) == signature(melody(2))).mean() < 0.1
     assert 0.1 < (signature(melody(1)) == signature(half)).mean() < 0.6
-    assert len(music_signature(midi.parse_midi(song_bytes([60]), "x"))) == corpus.SIGNATURE_SIZE
+    assert len(music_signature(midi.parse_midi(song_bytes([60]), "x"))) == SIGNATURE_SIZE
 
 
 # ---- Splits ---------------------------------------------------------------------------------------------------------
@@ -311,7 +312,7 @@ def test_no_song_is_on_two_sides_and_each_is_used_once(many):
     assert len(used) == 60
     assert all(len(side) > 0 for side in sides.values())
     assert len(sides["train"]) > 36
-    assert [opened.size(split) for split in corpus.SPLITS] == [len(sides[split]) for split in corpus.SPLITS]
+    assert [opened.size(split) for split in SPLITS] == [len(sides[split]) for split in SPLITS]
 
 
 def test_a_song_stays_on_its_side_when_files_are_added_or_removed_and_when_the_cache_is_lost(tmp_path, cache_dir):
@@ -399,10 +400,10 @@ def test_the_composed_corpus_is_the_same_each_time_and_another_with_another_seed
 
 def test_no_composed_piece_is_in_two_splits():
     composed = ComposedCorpus(0, (PIANO, BASS))
-    pieces = [composed.load(split, index) for split in corpus.SPLITS for index in range(5)]
+    pieces = [composed.load(split, index) for split in SPLITS for index in range(5)]
     assert len({piece.events.tobytes() for piece in pieces}) == 15
-    assert [composed.size(split) for split in corpus.SPLITS] == [400, 40, 40]
-    names = {composed.name(split, index) for split in corpus.SPLITS for index in range(5)}
+    assert [composed.size(split) for split in SPLITS] == [400, 40, 40]
+    names = {composed.name(split, index) for split in SPLITS for index in range(5)}
     assert len(names) == 15
 
 

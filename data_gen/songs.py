@@ -1,0 +1,86 @@
+"""Which files are the same song, and which split a song belongs to: told by the music, not by names.
+
+Two files are the same song where enough of their runs of intervals agree: copies in another key, at another tempo, or
+slightly edited count as one.
+"""
+
+from __future__ import annotations
+
+import collections
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from data_gen import midi
+
+SPLITS = ("train", "validation", "test")
+VALIDATION_SHARE, TEST_SHARE = 0.1, 0.1
+NGRAM = 6  # intervals in a row that make a feature of a song's music
+SIGNATURE_SIZE = 32  # minima kept of a song's hashed features (Broder 1997, min-wise hashing)
+SAME_SONG = 0.5  # share of equal minima from which on two files are the same song
+
+
+def music_signature(piece: midi.Piece) -> tuple[int, ...]:
+    """What the music of a piece is made of, whatever its key, tempo and instruments.
+
+    The features are the runs of NGRAM intervals within each channel (drums as they are), each chord folded to its top
+    note. Two pieces' signatures agree at a share of places near the share of features they have in common.
+
+    Returns:
+        SIGNATURE_SIZE integers below 2**32.
+    """
+    features = set()
+    notes = piece.notes
+    for channel in np.unique(notes["channel"]):
+        line = notes[notes["channel"] == channel]
+        line = line[np.lexsort((line["number"], line["time_s"].round(3)))]
+        is_top = np.append(np.diff(line["time_s"].round(3)) > 0, True)
+        pitches = line["number"][is_top].astype(np.int16)
+        steps = pitches if channel == midi.DRUM_CHANNEL else np.diff(pitches)
+        if len(steps) < NGRAM:  # a short line is one feature
+            features.add(zlib.crc32(steps.tobytes()))
+            continue
+        windows = np.lib.stride_tricks.sliding_window_view(steps, NGRAM)
+        features.update(zlib.crc32(window.tobytes()) for window in np.unique(windows, axis=0))
+    hashes = np.array(sorted(features), np.uint64)
+    # A universal hash family (Carter & Wegman 1979): odd multipliers, the high half of the product.
+    rng = np.random.default_rng(0)
+    multipliers = rng.integers(1, 2**63, SIGNATURE_SIZE, dtype=np.uint64) * 2 + 1
+    offsets = rng.integers(0, 2**63, SIGNATURE_SIZE, dtype=np.uint64)
+    minima = [(((hashes * a + b) >> np.uint64(32)).min()) for a, b in zip(multipliers, offsets)]
+    return tuple(int(minimum) for minimum in minima)
+
+
+def name_songs(signatures: Sequence[tuple[int, ...]], known: Sequence[int]) -> list[int]:
+    """Finds out which files are the same song.
+
+    Args:
+        signatures: of the files, from `music_signature`.
+        known: the songs that the files were given before, 0 for new files. These stay, so that no song changes sides.
+
+    Returns:
+        [file] a number above 0 for each; files of one song share it.
+    """
+    order = sorted(range(len(signatures)), key=lambda i: (known[i] == 0, signatures[i]))  # then by content, not name
+    holders: dict[tuple[int, int], list[int]] = collections.defaultdict(list)  # (place, minimum) -> files
+    songs = list(known)
+    for i in order:
+        signature = np.array(signatures[i])
+        if not songs[i]:
+            candidates = {j for place in enumerate(signatures[i]) for j in holders[place]}
+            alike = [(float(np.mean(signature == np.array(signatures[j]))), songs[j]) for j in candidates]
+            share, song = max(alike, default=(0.0, 0))
+            songs[i] = song if share >= SAME_SONG else zlib.crc32(signature.tobytes()) + 1
+        for place in enumerate(signatures[i]):
+            if len(holders[place]) < 50:  # phrases that everybody uses would make this quadratic
+                holders[place].append(i)
+    return songs
+
+
+def split_of(song: int) -> str:
+    """The split of a song, from its identity alone."""
+    draw = zlib.crc32(str(song).encode()) / 2**32
+    if draw < TEST_SHARE:
+        return "test"
+    return "validation" if draw < TEST_SHARE + VALIDATION_SHARE else "train"
