@@ -13,11 +13,16 @@ import numpy as np
 import pretty_midi
 from absl import app, flags
 
-from data_gen import synth
+from data_gen import midi, synth
 from data_gen.chunks import Renderer
 from data_gen.corpus import MidiCorpus, open_corpus
 from data_gen.instruments import parse_instruments
 from data_gen.workers import Workers
+
+try:
+    import tinysoundfont  # pip install --no-deps tinysoundfont: it asks for pyaudio, which rendering does not need
+except ImportError:
+    tinysoundfont = None
 
 INSTRUMENTS = parse_instruments(["drums", "piano", "strings", "bass"])
 RATE, CHUNK, CHUNKS = 44_100, 4_410, 50
@@ -34,7 +39,7 @@ def usual_way(path: str, soundfont: str, rng: np.random.Generator) -> np.ndarray
     stems = []
     for instrument in INSTRUMENTS:
         parts = [p for p in song.instruments if instrument.plays(128 if p.is_drum else 0, p.program)]
-        waveforms = [part.fluidsynth(fs=RATE, sf2_path=soundfont) for part in parts]
+        waveforms = [part.fluidsynth(fs=RATE, synthesizer=soundfont) for part in parts]
         stem = np.zeros(max((len(w) for w in waveforms), default=0), np.float32)
         for waveform in waveforms:
             stem[: len(waveform)] += waveform
@@ -43,6 +48,35 @@ def usual_way(path: str, soundfont: str, rng: np.random.Generator) -> np.ndarray
     stems = np.stack([np.pad(stem, (0, length - len(stem))) for stem in stems], axis=-1)
     starts = rng.integers(0, length - CHUNK, CHUNKS)
     return np.stack([stems[start : start + CHUNK] for start in starts])
+
+
+def with_tinysoundfont(ours: Renderer, visits: int) -> float:
+    """Chunks per second of the same windows through tinysoundfont, an instance per instrument and without chasing."""
+    synths = []
+    for _ in INSTRUMENTS:
+        one = tinysoundfont.Synth(samplerate=RATE)
+        synths.append((one, one.sfload(ours.soundfonts[0])))
+    windows = [(visit.piece, float(visit.starts_s[0]), len(visit.starts_s)) for visit in map(ours.visit, range(visits))]
+    pieces = {name: midi.read_midi(name) for name in {window[0] for window in windows}}
+    began_s = time.perf_counter()
+    for name, start_s, n_chunks in windows:
+        events = pieces[name].events
+        n_samples = n_chunks * CHUNK
+        begin, end = np.searchsorted(events["time_s"], [start_s, start_s + n_samples / RATE])
+        for instrument, (one, font) in zip(INSTRUMENTS, synths):
+            one.sounds_off()
+            at = 0
+            for time_s, _, kind, channel, bank, program, number, value in events[begin:end].tolist():
+                due = round((time_s - start_s) * RATE)
+                if kind == midi.NOTE_ON and instrument.plays(bank, program):
+                    one.generate_simple(due - at)
+                    at = due
+                    one.program_select(channel, font, bank, program, instrument.is_drums)
+                    one.noteon(channel, number, value)
+                elif kind == midi.NOTE_OFF:
+                    one.noteoff(channel, number)
+            one.generate_simple(n_samples - at)
+    return sum(n_chunks for _, _, n_chunks in windows) / (time.perf_counter() - began_s)
 
 
 def chunks_per_second(workers: Workers, visits: int) -> float:
@@ -101,6 +135,10 @@ def main(_) -> None:
         usual_way(path, soundfont, rng)
     usual = len(paths) * CHUNKS / (time.perf_counter() - began_s)
     rows = [("pretty_midi, whole songs, one core", usual)]
+    if tinysoundfont:
+        rows.append(
+            ("tinysoundfont, the same windows as below, one core", with_tinysoundfont(ours, flags.FLAGS.visits))
+        )
     for n_workers in (0, 1, 2):
         with Workers(ours, n_workers) as workers:
             label = f"sourcesep, {n_workers} worker processes" if n_workers else "sourcesep, in this process"

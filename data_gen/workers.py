@@ -124,11 +124,11 @@ class Workers:
                 raise BrokenProcessPool("closed")
             if self._executor is None:
                 self._executor = concurrent.futures.ProcessPoolExecutor(
-                    self.n_workers, multiprocessing.get_context("spawn"), _start_worker
+                    self.n_workers, multiprocessing.get_context("spawn"), _start_worker, (self.renderer,)
                 )
             while len(self._pending) < self.n_workers * (1 + AHEAD):
                 index = self.next_visit + len(self._pending)
-                self._pending.append((index, self._executor.submit(_visit, self.renderer, index)))
+                self._pending.append((index, self._executor.submit(_visit, index)))
 
     def _end_processes(self) -> None:
         executor, self._executor = self._executor, None
@@ -141,7 +141,10 @@ class Workers:
                 process.join()
 
 
-def _start_worker() -> None:
+def _start_worker(renderer: Renderer) -> None:
+    """Takes the renderer once: sent with each visit, an index of many songs would cost more than the rendering."""
+    global _renderer
+    _renderer = renderer
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the trainer, which then ends its workers
     threading.Thread(target=_die_with_parent, daemon=True).start()
 
@@ -151,5 +154,5 @@ def _die_with_parent() -> None:
     os._exit(1)
 
 
-def _visit(renderer: Renderer, index: int) -> Visit:
-    return renderer.visit(index)
+def _visit(index: int) -> Visit:
+    return _renderer.visit(index)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 import tensorflow as tf
+from tqdm import tqdm
 
 from data_gen import InputError
 from data_gen.corpus import open_corpus
@@ -154,7 +155,8 @@ def separate_file(separator: Separator, path: str, output_dir: str) -> Separated
     folder = pathlib.Path(output_dir, pathlib.Path(path).stem)
     with audio.open_audio(path) as file:
         with audio.stem_writer(folder, separator.instruments, file.samplerate, file.channels) as write:
-            for block in separator.stream(audio.read_blocks(file), file.samplerate):
+            blocks = _with_bar(audio.read_blocks(file), file.frames / file.samplerate, file.samplerate, folder.name)
+            for block in separator.stream(blocks, file.samplerate):
                 write(block)
     return Separated(folder, {})
 
@@ -218,8 +220,17 @@ def _render_and_separate(
     stems = render_piece(config, piece, length_s)
     mixture = stems.sum(axis=1, keepdims=True)
     references = stems[:, [config.parsed_instruments.index(target) for target in config.parsed_targets]]
-    estimates = separator.separate(mixture[:, 0], config.sample_rate)
-    return mixture, references, np.stack([estimates[name] for name in separator.instruments], axis=-1)
+    blocks = (mixture[start : start + config.sample_rate] for start in range(0, len(mixture), config.sample_rate))
+    bar = _with_bar(blocks, len(mixture) / config.sample_rate, config.sample_rate, pathlib.Path(piece.name).stem)
+    return mixture, references, np.concatenate(list(separator.stream(bar, config.sample_rate)))[:, 0]
+
+
+def _with_bar(blocks: Iterable[np.ndarray], length_s: float, sample_rate: int, label: str) -> Iterator[np.ndarray]:
+    """The blocks, with a progress bar in seconds of audio while they are taken."""
+    with tqdm(total=round(length_s, 1), desc=label, unit="s", dynamic_ncols=True, leave=False) as bar:
+        for block in blocks:
+            yield block
+            bar.update(round(len(block) / sample_rate, 1))
 
 
 def render_piece(config: Config, piece: Piece, length_s: float | None = None) -> np.ndarray:
