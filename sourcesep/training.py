@@ -13,6 +13,7 @@ import tensorflow as tf
 from absl import logging
 from tqdm import tqdm
 
+from data_gen import InputError
 from data_gen.chunks import Renderer
 from data_gen.corpus import open_corpus
 from data_gen.synth import default_soundfont
@@ -75,11 +76,12 @@ def train(config: Config, run_dir: str) -> Trained:
     excerpt = _held_out_excerpt(renderer)
     n_before, smoothed, began_s, saved_s = state.step, None, time.monotonic(), time.monotonic()
     counts = {"chunks": 0, "silent": 0, "solo": 0}
+    failures: list[InputError] = []
 
     with Workers(renderer, config.n_workers, state.next_visit) as workers, _Interruption() as interruption:
         reuse = ReuseController(state.reuse, config.reuse)
         dataset = make_dataset(
-            _counted(workers, counts),
+            _counted(workers, counts, failures),
             renderer.time_samples,
             len(config.targets),
             state.reuse,
@@ -92,9 +94,11 @@ def train(config: Config, run_dir: str) -> Trained:
             batches = iter(dataset) if state.step < config.steps else iter(())
             while state.step < config.steps and not interruption.asked:
                 step_began_s = time.monotonic()
-                mixture, stems = next(batches)
+                batch = next(batches, None)
+                if batch is None:  # the generator ended: nothing can be rendered any more
+                    break
                 waited_s = time.monotonic() - step_began_s
-                loss = float(step_function(mixture, stems))
+                loss = float(step_function(*batch))
                 state.advance(workers.next_visit)
                 reuse.update(waited_s, time.monotonic() - step_began_s, workers.ready_share)
                 smoothed = loss if smoothed is None else 0.98 * smoothed + 0.02 * loss
@@ -110,9 +114,11 @@ def train(config: Config, run_dir: str) -> Trained:
                     state.save()
                     run.save_weights(model)
                     saved_s = time.monotonic()
-    if state.step > n_before or not run.weights.exists():
+    if state.step > n_before or (not run.weights.exists() and not failures):
         state.save()
         run.save_weights(model)
+    if failures:
+        raise failures[0]
     seen = sum(counts.values())
     if seen:
         logging.info(
@@ -236,12 +242,16 @@ class _Interruption:
             signal.signal(number, handler)
 
 
-def _counted(workers: Workers, counts: dict[str, int]):
-    for visit in workers:
-        counts["chunks"] += len(visit.starts_s)
-        counts["silent"] += visit.n_silent
-        counts["solo"] += visit.n_solo
-        yield visit
+def _counted(workers: Workers, counts: dict[str, int], failures: list[InputError]):
+    """The visits, counted. An error ends them and is kept: tf.data would wrap it beyond recognition."""
+    try:
+        for visit in workers:
+            counts["chunks"] += len(visit.starts_s)
+            counts["silent"] += visit.n_silent
+            counts["solo"] += visit.n_solo
+            yield visit
+    except InputError as error:
+        failures.append(error)
 
 
 def _held_out_excerpt(renderer: Renderer):
@@ -252,6 +262,7 @@ def _held_out_excerpt(renderer: Renderer):
         chunk_samples=round(EXCERPT_S * renderer.sample_rate),
         context_samples=0,
         chunks_per_piece=1,
+        keep_solo=1.0,
         variation=Variation(),
     )
     with Workers(renderer, 0) as workers:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 
+import mido
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -88,6 +89,20 @@ def test_a_flag_that_contradicts_the_run_is_refused_by_name(config, tmp_path):
     run.create(dataclasses.replace(config, steps=99))
     with pytest.raises(InputError, match="--filters=9 contradicts.*begun with 8"):
         run.create(dataclasses.replace(config, filters=9))
+
+
+def test_when_no_chunk_can_be_rendered_training_ends_with_the_reason(config, tmp_path):
+    song = mido.MidiFile()
+    for channel, start, length in ((9, 0, 1_000), (0, 20_000, 1_000)):  # drums, and long after them the bass
+        track = song.add_track()
+        track.append(mido.Message("program_change", channel=channel, program=33))
+        track.append(mido.Message("note_on", channel=channel, note=40, velocity=90, time=start))
+        track.append(mido.Message("note_off", channel=channel, note=40, time=length))
+    (tmp_path / "midi").mkdir()
+    song.save(tmp_path / "midi" / "alone.mid")
+    alone = dataclasses.replace(config, midi_dir=str(tmp_path / "midi"), keep_solo=0.0, keep_silent=0.0)
+    with pytest.raises(InputError, match="no training data"):
+        training.train(alone, tmp_path / "run")
 
 
 def test_damaged_weights_are_refused(config, tmp_path):

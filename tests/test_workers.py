@@ -12,7 +12,7 @@ import time
 
 import numpy as np
 import pytest
-from data_helpers import Deadly, Handmade, Hanging, Vanishing, are_equal, band_rows, note, piece, renderer
+from data_helpers import SOUNDFONT, Deadly, Handmade, Hanging, Vanishing, are_equal, band_rows, note, piece, renderer
 
 from data_gen import InputError, workers
 from data_gen.workers import Workers
@@ -284,3 +284,19 @@ def test_an_interrupt_from_the_keyboard_does_not_reach_the_render_processes(plai
 def test_visits_differ_from_one_another(undisturbed):
     assert len({visit.stems.tobytes() for visit in undisturbed}) == len(undisturbed)
     assert all(np.abs(visit.stems).max() > 0 for visit in undisturbed)
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc/self/statm").exists(), reason="memory is read from /proc")
+def test_the_memory_of_a_worker_does_not_grow_with_its_visits(plain):
+    def resident_mb(pid):
+        return int(pathlib.Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    with Workers(plain, 1) as running:
+        for _ in range(50):
+            next(running)
+        (pid,) = pids(running)
+        before_mb = resident_mb(pid)
+        for _ in range(400):
+            next(running)
+        assert resident_mb(pid) < before_mb + 10
+        assert resident_mb(pid) < pathlib.Path(SOUNDFONT).stat().st_size / 2**20 + 300
