@@ -127,28 +127,36 @@ class Renderer:
         n_samples = n_chunks * self.chunk_samples + 2 * self.context_samples
         stems = _render_around(synthesizer, piece, effects, start - self.context_samples, n_samples)
         stems = stems.T  # to [instrument, time], as FluidSynth writes it
-        stems *= draw_gains(len(stems), self.variation, rng)[:, None]
-        inner = stems[:, self.context_samples : n_samples - self.context_samples]
-        is_silent, is_solo = _too_easy(inner.reshape(len(stems), n_chunks, self.chunk_samples))
+        if self.variation.gain_db:
+            stems *= draw_gains(len(stems), self.variation, rng)[:, None]
+        mixture = sum(stems)  # stem after stem: a sum anyone can repeat to the last bit
+        inner = slice(self.context_samples, n_samples - self.context_samples)
+        is_silent, is_solo = _too_easy(
+            stems[:, inner].reshape(len(stems), n_chunks, self.chunk_samples),
+            mixture[inner].reshape(n_chunks, self.chunk_samples),
+        )
         keep = np.where(is_silent, self.keep_silent, np.where(is_solo, self.keep_solo, 1.0))
         kept = rng.random(n_chunks) < keep
 
-        targets = [self.instruments.index(target) for target in self.targets]
-        mixture = self._cut(sum(stems)[None], kept)  # stem after stem: a sum anyone can repeat to the last bit
+        targets = [stems[self.instruments.index(target)] for target in self.targets]
+        firsts = np.flatnonzero(kept) * self.chunk_samples
         return Visit(
             index,
             piece.name,
-            (start + np.flatnonzero(kept) * self.chunk_samples) / self.sample_rate,
-            mixture,
-            self._cut(stems[targets], kept),
+            (start + firsts) / self.sample_rate,
+            self._cut([mixture], firsts),
+            self._cut(targets, firsts),
             int((is_silent & ~kept).sum()),
             int((is_solo & ~is_silent & ~kept).sum()),
         )
 
-    def _cut(self, waveforms: np.ndarray, kept: np.ndarray) -> np.ndarray:
-        """[waveform, time of the stretch] -> [chunk, time with context, waveform], for the chunks that are kept."""
-        windows = np.lib.stride_tricks.sliding_window_view(waveforms, self.time_samples, axis=1)
-        return np.ascontiguousarray(windows[:, :: self.chunk_samples][:, kept].transpose(1, 2, 0))
+    def _cut(self, waveforms: list[np.ndarray], firsts: np.ndarray) -> np.ndarray:
+        """Waveforms [time of the stretch] -> [chunk, time with context, waveform]; chunks begin at `firsts`."""
+        chunks = np.empty((len(firsts), self.time_samples, len(waveforms)), np.float32)
+        for chunk, first in zip(chunks, firsts.tolist()):  # chunk by chunk it stays within the processor's cache
+            for position, waveform in enumerate(waveforms):
+                chunk[:, position] = waveform[first : first + self.time_samples]
+        return chunks
 
 
 _synthesizers: dict[tuple[str, tuple[Instrument, ...], int], Synthesizer] = {}
@@ -164,11 +172,10 @@ def _render_around(
     return np.pad(stems, ((n_before, 0), (0, 0))) if n_before else stems
 
 
-def _too_easy(chunks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For chunks [instrument, chunk, time]: which are silent, and in which one instrument plays alone."""
-    energies = np.einsum("ict,ict->ic", chunks, chunks) / chunks.shape[2]
-    mixture = sum(chunks)
-    is_silent = np.einsum("ct,ct->c", mixture, mixture) / chunks.shape[2] < 10 ** (SILENCE_DBFS / 10)
+def _too_easy(stems: np.ndarray, mixture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For stems [instrument, chunk, time] and mixture [chunk, time]: which chunks are silent, which have one player."""
+    energies = np.einsum("ict,ict->ic", stems, stems) / stems.shape[2]
+    is_silent = np.einsum("ct,ct->c", mixture, mixture) / stems.shape[2] < 10 ** (SILENCE_DBFS / 10)
     loudest = energies.max(axis=0)
     is_solo = energies.sum(axis=0) - loudest <= loudest * 10 ** (SOLO_DB / 10)
-    return is_silent, is_solo & (len(chunks) > 1)
+    return is_silent, is_solo & (len(stems) > 1)

@@ -124,7 +124,7 @@ class Synthesizer:
         }.items():
             _setint(self._settings, name.encode(), value)
         _setnum(self._settings, b"synth.sample-rate", sample_rate)
-        _setnum(self._settings, b"synth.gain", GAIN)
+        _setnum(self._settings, b"synth.gain", GAIN / 2)  # mono is the mean of left and right: their sum at half gain
         self._activate_effects(False)
         self._synth = _new_synth(self._settings)
         _log.clear()
@@ -133,6 +133,7 @@ class Synthesizer:
             raise InputError(f"{soundfont}: FluidSynth cannot load this SoundFont ({'; '.join(_log) or 'damaged'})")
         self._font = _get_sfont(self._synth, font_id)
         self._presets: dict[tuple[int, int, int], tuple[int, int]] = {}
+        self._buffer = np.empty(0, np.float32)
         for position, instrument in enumerate(self.instruments):
             self._preset(position, DRUM_BANK if instrument.is_drums else 0, (instrument.programs or (0,))[0])
 
@@ -217,7 +218,7 @@ class Synthesizer:
         is_audible &= (events["kind"] != midi.CONTROL) | ~np.isin(events["number"], _IGNORED_CONTROLLERS)
 
         self._renew(effects)
-        groups = np.zeros((2 * len(self.instruments), (end_block - preroll_block) * BLOCK_SAMPLES), np.float32)
+        groups = self._silence((end_block - preroll_block) * BLOCK_SAMPLES)
         pointers = groups.ctypes.data + np.arange(len(groups), dtype=np.uint64) * np.uint64(groups.strides[0])
         if effects:  # reverb and chorus of each group, left and right, are added to the group's own buffers
             pointers = np.concatenate([pointers, np.tile(pointers.reshape(-1, 2), (1, 2)).ravel()])
@@ -232,9 +233,15 @@ class Synthesizer:
         if _log:
             raise RenderError(f"{piece.name}: FluidSynth with {self.soundfont}: {'; '.join(_log)}")
         stereo = groups[:, n_preroll : n_preroll + n_samples]
-        mono = stereo[0::2] + stereo[1::2]
-        mono *= 0.5
-        return mono.T
+        return (stereo[0::2] + stereo[1::2]).T
+
+    def _silence(self, n_samples: int) -> np.ndarray:
+        """Zeros [2 * instrument, time] to render into; memory once touched is used again, since new pages cost time."""
+        if self._buffer.size < 2 * len(self.instruments) * n_samples:
+            self._buffer = np.empty(2 * len(self.instruments) * n_samples, np.float32)
+        groups = self._buffer[: 2 * len(self.instruments) * n_samples].reshape(-1, n_samples)
+        groups.fill(0.0)
+        return groups
 
     def _route(self, events: np.ndarray) -> tuple[np.ndarray, list[list[int]]]:
         """Which instruments hear what.

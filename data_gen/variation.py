@@ -80,9 +80,7 @@ def vary(
 
 
 def draw_gains(n_instruments: int, variation: Variation, rng: np.random.Generator) -> np.ndarray:
-    """Linear gains [instrument], float32; ones where the gain does not vary."""
-    if not variation.gain_db:
-        return np.ones(n_instruments, np.float32)
+    """Linear gains [instrument], float32."""
     return (10 ** (rng.uniform(-variation.gain_db, variation.gain_db, n_instruments) / 20)).astype(np.float32)
 
 
