@@ -1,4 +1,7 @@
-"""Runs every benchmark and writes benchmarks/README.md: `python -m benchmarks --midi_dir=DIR`."""
+"""Runs benchmarks and writes benchmarks/README.md: `python -m benchmarks --midi_dir=DIR [NAME ...]`.
+
+Without a name all are run. What each printed is kept in benchmarks/results, from which the page is made.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +14,8 @@ import time
 
 from absl import app, flags
 
-MIDI_DIR = flags.DEFINE_string("midi_dir", "../shared/midi", "Folder of MIDI files.")
-
 HERE = pathlib.Path(__file__).parent
-SECTIONS = {
-    "Rendering": ("rendering.py", True),
-    "Pipeline": ("pipeline.py", False),
-    "Fidelity": ("fidelity.py", True),
-    "Fuzzing": ("fuzz.py", True),
-}
+NAMES = ("rendering", "pipeline", "fidelity", "fuzz")
 
 
 def processor() -> str:
@@ -30,17 +26,22 @@ def processor() -> str:
     return f"{models[0] if models else platform.processor()}, {os.cpu_count()} cores"
 
 
-def main(_) -> None:
+def main(arguments: list[str]) -> None:
     """Runs them one after the other, since they share the cores."""
-    parts = [f"# Benchmarks\n\nWritten by `make bench` on {time.strftime('%Y-%m-%d')}: {processor()}.\n"]
-    for title, (script, takes_midi) in SECTIONS.items():
-        flag = f" --midi_dir={MIDI_DIR.value}" if takes_midi else ""
+    results = HERE / "results"
+    results.mkdir(exist_ok=True)
+    for name in arguments[1:] or NAMES:
+        command = [f"benchmarks/{name}.py", f"--midi_dir={flags.FLAGS.midi_dir}"]
         done = subprocess.run(
-            [sys.executable, str(HERE / script), *flag.split()], stdout=subprocess.PIPE, text=True, check=True
+            [sys.executable, *command], cwd=HERE.parent, stdout=subprocess.PIPE, text=True, check=True
         )
-        parts.append(f"## {title}\n\n`python benchmarks/{script}{flag}`\n\n{done.stdout}")
-    (HERE / "README.md").write_text("\n".join(parts))
+        heading = f"## {name.capitalize()}\n\n`python {' '.join(command)}` ({time.strftime('%Y-%m-%d')}, {processor()})"
+        (results / f"{name}.md").write_text(f"{heading}\n\n{done.stdout}")
+        pages = [results / f"{known}.md" for known in NAMES]
+        parts = ["# Benchmarks\n\nWritten by `make bench`.\n", *(page.read_text() for page in pages if page.exists())]
+        (HERE / "README.md").write_text("\n".join(parts))
 
 
 if __name__ == "__main__":
+    flags.DEFINE_string("midi_dir", "../shared/midi", "Folder of MIDI files.")
     app.run(main)

@@ -8,8 +8,10 @@ exactly zero.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib.util
+import io
 import pathlib
 from collections.abc import Sequence
 
@@ -20,7 +22,8 @@ from data_gen.instruments import DRUM_BANK, Instrument
 from data_gen.variation import Effects
 
 try:
-    import fluidsynth  # pyfluidsynth finds and loads the library; what it wraps of it is 16-bit only
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints what it found where the variable CI is set
+        import fluidsynth  # pyfluidsynth finds and loads the library; what it wraps of it is 16-bit only
 except ImportError as error:
     raise InputError(
         "the FluidSynth library is missing (pyfluidsynth does not contain it): install libfluidsynth3 (Debian, Ubuntu: "
