@@ -19,6 +19,7 @@ import mido
 import numpy as np
 import soundfile
 from absl import app, flags
+from tqdm import tqdm
 
 from data_gen import midi, synth
 from data_gen.instruments import Instrument
@@ -105,7 +106,7 @@ def main(_) -> None:
     soundfont = flags.FLAGS.soundfont or synth.default_soundfont()
     jobs = [(str(path), soundfont) for path in sorted(pathlib.Path(flags.FLAGS.midi_dir).rglob("*.mid"))]
     with concurrent.futures.ProcessPoolExecutor() as executor:
-        judged = sorted(executor.map(judge, jobs), key=lambda row: -row[1])
+        judged = sorted(tqdm(executor.map(judge, jobs), total=len(jobs), desc="judging"), key=lambda row: -row[1])
     print(f"{len(judged)} files, {pathlib.Path(soundfont).name}\n")
     print("| | median | 90th percentile | worst |\n|---|---|---|---|")
     columns = np.array([row[1:] for row in judged]).T

@@ -67,6 +67,8 @@ class Workers:
                 if len(visit.starts_s):
                     return visit
             except (RenderError, InputError, OSError, MemoryError, BrokenProcessPool) as error:
+                if self._closed:  # by another thread, which ended the processes
+                    break
                 reason = str(error) or repr(error)
                 self.lost += 1
                 if reason not in self._complained:
