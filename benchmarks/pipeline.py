@@ -114,7 +114,7 @@ def write_midi(piece: midi.Piece, path: pathlib.Path) -> None:
             programs[channel] = int(event["program"])
             track.append(mido.Message("program_change", channel=channel, program=programs[channel], time=at - tick))
             tick = at
-        kind = midi.KIND_NAMES[event["kind"]]
+        kind = "note_on" if event["kind"] == midi.NOTE_ON else "note_off"
         message = mido.Message(kind, channel=channel, note=int(event["number"]), velocity=int(event["value"]))
         track.append(message.copy(time=at - tick))
         tick = at

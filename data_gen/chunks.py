@@ -87,7 +87,7 @@ class Renderer:
 
         Raises InputError if one is missing or none can be used.
         """
-        usable, last_error = [], None
+        usable, errors = [], []
         for soundfont in self.soundfonts:
             if not os.path.isfile(soundfont):
                 raise InputError(f"no such SoundFont: {soundfont}")
@@ -95,10 +95,11 @@ class Renderer:
                 self._synthesizer(soundfont)
                 usable.append(soundfont)
             except InputError as error:
-                last_error = error
-                logging.warning("%s; going on without it", error)
+                errors.append(error)
         if not usable:
-            raise last_error or InputError("no SoundFont named")
+            raise errors[0]
+        for error in errors:
+            logging.warning("%s; going on without it", error)
         return dataclasses.replace(self, soundfonts=tuple(usable))
 
     def _synthesizer(self, soundfont: str) -> Synthesizer:

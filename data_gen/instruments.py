@@ -131,4 +131,6 @@ def choose(instruments: Sequence[Instrument], names: Sequence[str]) -> tuple[Ins
     for name in names:
         if name not in by_name:
             raise InputError(f"target {name!r} is not among the instruments ({', '.join(by_name)})")
+        if names.count(name) > 1:
+            raise InputError(f"target {name!r} is named twice")
     return tuple(by_name[name] for name in names) or tuple(instruments)

@@ -21,7 +21,6 @@ from data_gen import InputError
 from data_gen.instruments import DRUM_BANK, Instrument
 
 NOTE_ON, NOTE_OFF, CONTROL, BEND, CHANNEL_PRESSURE, KEY_PRESSURE = range(6)
-KIND_NAMES = ("note_on", "note_off", "control_change", "pitchwheel", "aftertouch", "polytouch")
 
 EVENT = np.dtype(
     [

@@ -60,6 +60,7 @@ def test_the_flagfile_of_the_published_experiment_gives_the_defaults_without_var
         ({"model": "wavenot"}, "wavenet"),
         ({"instruments": ("drums", "harp")}, "harp"),
         ({"targets": ("piano",)}, "piano"),
+        ({"targets": ("bass", "bass")}, "'bass' is named twice"),
         ({"sample_rate": 0}, "--sample_rate"),
         ({"keep_solo": 1.5}, "--keep_solo"),
         ({"head_filters": (0,)}, "--head_filters"),
