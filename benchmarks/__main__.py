@@ -5,26 +5,18 @@ Without a name all are run. What each printed is kept in benchmarks/results, fro
 
 from __future__ import annotations
 
-import os
 import pathlib
-import platform
 import subprocess
 import sys
 import time
 
 from absl import app, flags
 
+from benchmarks.machine import processor
+
 HERE = pathlib.Path(__file__).parent
 NAMES = ("rendering", "pipeline", "fidelity", "fuzz", "training", "separation")
 WITH_TORCH = ("training", "separation")
-
-
-def processor() -> str:
-    """Model and number of cores."""
-    cpu_info = pathlib.Path("/proc/cpuinfo")
-    lines = cpu_info.read_text().splitlines() if cpu_info.exists() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{models[0] if models else platform.processor()}, {os.cpu_count()} cores"
 
 
 def main(arguments: list[str]) -> None:
@@ -32,13 +24,14 @@ def main(arguments: list[str]) -> None:
     results = HERE / "results"
     results.mkdir(exist_ok=True)
     for name in arguments[1:] or NAMES:
-        command = [f"benchmarks/{name}.py", f"--midi_dir={flags.FLAGS.midi_dir}"]
+        command = ["-m", f"benchmarks.{name}", f"--midi_dir={flags.FLAGS.midi_dir}"]
         if name in WITH_TORCH:
-            command[1] = f"--torch_python={flags.FLAGS.torch_python}"
+            command[2] = f"--torch_python={flags.FLAGS.torch_python}"
         done = subprocess.run(
             [sys.executable, *command], cwd=HERE.parent, stdout=subprocess.PIPE, text=True, check=True
         )
-        heading = f"## {name.capitalize()}\n\n`python {' '.join(command)}` ({time.strftime('%Y-%m-%d')}, {processor()})"
+        shown = " ".join(command).replace(flags.FLAGS.torch_python or "PYTHON", "PYTHON")
+        heading = f"## {name.capitalize()}\n\n`python {shown}` ({time.strftime('%Y-%m-%d')}, {processor()})"
         (results / f"{name}.md").write_text(f"{heading}\n\n{done.stdout}")
         pages = [results / f"{known}.md" for known in NAMES]
         parts = ["# Benchmarks\n\nWritten by `make bench`.\n", *(page.read_text() for page in pages if page.exists())]

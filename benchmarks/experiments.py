@@ -29,7 +29,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import experiments_page  # noqa: E402
-from benchmarks.__main__ import processor  # noqa: E402
+from benchmarks.machine import processor  # noqa: E402
 from data_gen import InputError  # noqa: E402
 from data_gen.corpus import open_corpus  # noqa: E402
 from data_gen.instruments import parse_instruments  # noqa: E402

@@ -1,4 +1,4 @@
-"""Do we play MIDI as FluidSynth's own player does? `python benchmarks/fidelity.py --midi_dir=DIR`.
+"""Do we play MIDI as FluidSynth's own player does? `python -m benchmarks.fidelity --midi_dir=DIR`.
 
 The judge is the `fluidsynth` program on each whole file, against the sum of our stems with every instrument rendered.
 Its player counts in whole milliseconds and ticks and begins anew at each tempo change, so that its notes come some

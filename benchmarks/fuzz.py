@@ -1,4 +1,4 @@
-"""The MIDI reader against mutated real files: `python benchmarks/fuzz.py --midi_dir=DIR`. Prints Markdown.
+"""The MIDI reader against mutated real files: `python -m benchmarks.fuzz --midi_dir=DIR`. Prints Markdown.
 
 Each file is damaged by a few random edits. The reader must give a sound Piece or one line that says why not.
 """

@@ -1,4 +1,4 @@
-"""From visits to batches: `python benchmarks/pipeline.py`. Prints Markdown.
+"""From visits to batches: `python -m benchmarks.pipeline`. Prints Markdown.
 
 What tf.data adds to the workers, what --reuse=auto gains while training waits for data, how long a start takes, and
 whether memory stays flat.

@@ -1,4 +1,4 @@
-"""How fast chunks are rendered, side by side in one run: `python benchmarks/rendering.py --midi_dir=DIR`.
+"""How fast chunks are rendered, side by side in one run: `python -m benchmarks.rendering --midi_dir=DIR`.
 
 Prints a Markdown table. The usual way is pretty_midi's: every instrument's whole song through `fluidsynth()`, then cut.
 """

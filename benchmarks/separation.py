@@ -1,4 +1,4 @@
-"""How fast separation is: `python benchmarks/separation.py --torch_python=PYTHON`. Prints Markdown.
+"""How fast separation is: `python -m benchmarks.separation --torch_python=PYTHON`. Prints Markdown.
 
 Seconds of audio for each second of computing, mono, on random weights: each model through Keras, its SavedModel and
 TFLite, against the same network in PyTorch, and how the length of the windows matters. Each measurement is a process of
@@ -10,18 +10,20 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-import subprocess
 import sys
 import tempfile
 import time
 
+from benchmarks.machine import measured
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-HERE = pathlib.Path(__file__).parent
+THIS = "benchmarks.separation"
+
 RATE = 44_100
 WINDOW_S = 3.0
 WINDOWS_S = (0.5, 1.0, 2.0, 4.0, 8.0)
-MIN_S, MIN_CALLS = 8.0, 3  # how long and how often is measured; the fastest call counts
+MIN_S, MIN_CALLS = 6.0, 2  # how long and how often is measured; the fastest call counts
 MODELS = {
     "wavenet": {},
     "tasnet": {"model": "tasnet", "stacks": 2, "blocks": 8, "encoder_stride": 16},
@@ -123,22 +125,6 @@ def torch_speed(name: str, policy: str) -> float:
     return times_real_time(forward, window.shape[2] / RATE)
 
 
-def measured(python: str, function: str, name: str, how: str):
-    """What one of the functions above returns in a process of its own; None where it fails."""
-    done = subprocess.run(
-        [python, __file__, "--measure", function, name, how],
-        cwd=HERE.parent,
-        env={**os.environ, "PYTHONPATH": str(HERE.parent)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        print(done.stderr[-2_000:], file=sys.stderr)
-        return None
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def main(torch_python: str) -> None:
     """Measures and prints."""
     columns = {
@@ -159,13 +145,13 @@ def main(torch_python: str) -> None:
         cells = []
         for python, function, how in columns.values():
             is_there = python and (function != "torch_speed" or name in PEERS)
-            value = measured(python, function, name, how) if is_there else None
+            value = measured(THIS, python, function, name, how) if is_there else None
             cells.append("-" if value is None else f"{value:.2f}")
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
     print(f"\n| windows of | {' | '.join(f'{window_s:g} s' for window_s in WINDOWS_S)} |")
     print(f"|---|{'---|' * len(WINDOWS_S)}")
     for name in ("wavenet", "tasnet"):
-        values = measured(sys.executable, "windows_speed", name, "float32") or []
+        values = measured(THIS, sys.executable, "windows_speed", name, "float32") or []
         print(f"| {name}, Keras float32 | {' | '.join(f'{value:.2f}' for value in values)} |", flush=True)
     print(
         "\nWindows overlap by the receptive field, which comes off these figures: by a third for one of three fields."

@@ -1,4 +1,4 @@
-"""How fast training is: `python benchmarks/training.py --torch_python=PYTHON`. Prints Markdown.
+"""How fast training is: `python -m benchmarks.training --torch_python=PYTHON`. Prints Markdown.
 
 The published WaveNet against the same network in PyTorch, which needs an environment of its own
 (`python -m venv torch && torch/bin/pip install torch==2.13.0 numpy`), and against a large matrix product; then what
@@ -14,9 +14,12 @@ import subprocess
 import sys
 import time
 
+from benchmarks.machine import ROOT, measured
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-HERE = pathlib.Path(__file__).parent
+THIS = "benchmarks.training"
+
 BATCH, TIME, TARGETS = 12, 4_410, 4
 N_STEPS = 6  # timed; the median is taken
 MATMUL = 4_096
@@ -145,7 +148,7 @@ def _trained(*command: str, steps: int) -> tuple[float, list]:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "train.py", *command, f"--run_dir={folder}", f"--steps={steps}"]
         command += ["--validate_every=0", "--learning_rate=1e-3"]
-        subprocess.run(command, cwd=HERE.parent, check=True, capture_output=True)
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
         events = EventAccumulator(folder, size_guidance={"tensors": 0}).Reload()
     series = {
         name: {event.step: float(make_ndarray(event.tensor_proto)) for event in events.Tensors(name)}
@@ -155,22 +158,6 @@ def _trained(*command: str, steps: int) -> tuple[float, list]:
     memory = [series["memory_mb"][step] for step in (100, steps) if step in series["memory_mb"]]
     waits = list(series["wait_share"].values())
     return sum(tail) / len(tail), [sum(waits[4:]) / len(waits[4:]), *memory]
-
-
-def measured(python: str, name: str, dtype: str):
-    """What one of the functions above returns in a process of its own; None where it fails."""
-    done = subprocess.run(
-        [python, __file__, "--measure", name, dtype],
-        cwd=HERE.parent,
-        env={**os.environ, "PYTHONPATH": str(HERE.parent)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        print(done.stderr[-2_000:], file=sys.stderr)
-        return None
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def main(torch_python: str) -> None:
@@ -189,11 +176,11 @@ def main(torch_python: str) -> None:
     print("| | precision | seconds a step | GFLOP/s | of the matrix product | ours is faster by |")
     print("|---|---|---|---|---|---|")
     for dtype in DTYPES:
-        ceiling = 2 * MATMUL**3 / 1e9 / measured(sys.executable, "tensorflow_matmul", dtype)
+        ceiling = 2 * MATMUL**3 / 1e9 / measured(THIS, sys.executable, "tensorflow_matmul", dtype)
         print(f"| matrix product of {MATMUL} | {dtype} | | {ceiling:,.0f} | 100% | |", flush=True)
         ours_s = None
         for label, (python, name) in rows.items():
-            seconds = measured(python, name, dtype) if python else None
+            seconds = measured(THIS, python, name, dtype) if python else None
             if seconds is None:
                 print(f"| {label} | {dtype} | not measured | | | |")
                 continue
@@ -201,13 +188,13 @@ def main(torch_python: str) -> None:
             figures = f"{seconds:.2f} | {gflop / seconds:,.0f} | {gflop / seconds / ceiling:.0%}"
             print(f"| {label} | {dtype} | {figures} | {seconds / ours_s:.2f} |", flush=True)
     for dtype in DTYPES:
-        shares = measured(sys.executable, "profile", dtype)
+        shares = measured(THIS, sys.executable, "profile", dtype)
         print(f"\nWhere the operations of a {dtype} step spend their time: ", end="")
         print(", ".join(f"{kind} {share:.0%}" for kind, share in shares.items()) + ".", flush=True)
-    losses = [measured(sys.executable, "loss_after", dtype) for dtype in DTYPES]
+    losses = [measured(THIS, sys.executable, "loss_after", dtype) for dtype in DTYPES]
     print(f"\nLoss after 200 steps (64 filters, 2 stacks): float32 {losses[0]:.5f}, bfloat16 {losses[1]:.5f}: ", end="")
     print(f"{losses[1] / losses[0] - 1:+.1%}.", flush=True)
-    waits, *memory = measured(sys.executable, "waiting_and_memory", "bfloat16")
+    waits, *memory = measured(THIS, sys.executable, "waiting_and_memory", "bfloat16")
     print(f"\n500 steps at 16 kHz: {waits:.1%} of the time waited for data; peak memory after 100 steps ", end="")
     print(f"{memory[0]:,.0f} MB, after 500 {memory[1]:,.0f} MB.")
 

@@ -7,6 +7,7 @@ would score. Every song is loaded, separated, scored and forgotten before the ne
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.metadata
 import json
 import math
@@ -22,6 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 from data_gen import InputError
+from data_gen.chunks import SILENCE_DBFS
 from data_gen.synth import RenderError
 from sourcesep import metrics, report
 from sourcesep.config import Config
@@ -124,7 +126,7 @@ _BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} songs [{elapsed}<{rema
 def evaluate_run(
     run_dir: str, sources: Callable[[Config, Sequence[str]], list[Source]], output_dir: str, with_museval: bool = False
 ) -> Evaluation:
-    """Scores a run's model.
+    """Scores a run's model. One that is conditioned is told which of its outputs each song holds.
 
     Args:
         run_dir: the run.
@@ -135,21 +137,33 @@ def evaluate_run(
     from sourcesep.separation import Separator
 
     config = RunDir(run_dir).config()
-    separator = Separator.from_run(run_dir)
+
+    @functools.lru_cache(maxsize=4)  # songs with the same instruments share one
+    def separator_of(present: tuple[str, ...]) -> Separator:
+        return Separator.from_run(run_dir, present=present)
 
     def separate(song: Song, advance: Callable[[float], None]) -> dict[str, np.ndarray]:
+        estimates = {name: np.zeros_like(song.mixture) for name in song.references}
+        present = ()
+        if config.conditioning != "none":
+            present = tuple(name for name, stem in song.references.items() if metrics.level_dbfs(stem) > SILENCE_DBFS)
+            if not present:
+                return estimates
+        separator = separator_of(present)
+
         def blocks():
             for start in range(0, len(song.mixture), song.sample_rate):
                 yield song.mixture[start : start + song.sample_rate]
                 advance(min(1.0, song.sample_rate / len(song.mixture)))
 
         stems = np.concatenate(list(separator.stream(blocks(), song.sample_rate)))
-        return {name: stems[:, :, i] for i, name in enumerate(separator.instruments) if name in song.references}
+        separated = {name: stems[:, :, i] for i, name in enumerate(separator.instruments)}
+        return {name: separated.get(name, silence) for name, silence in estimates.items()}
 
     return evaluate(
-        sources(config, separator.instruments),
+        sources(config, config.outputs),
         output_dir or RunDir(run_dir).path / "evaluation",
-        f"{pathlib.Path(run_dir).name}: {', '.join(separator.instruments)}",
+        f"{pathlib.Path(run_dir).name}: {', '.join(config.outputs)}",
         separate,
         config,
         with_museval,

@@ -258,6 +258,50 @@ class _Worker:
             report(track.length_s - reported_s)
 
 
+class _Process:
+    """Separates one track at a time in a process, which is replaced when it dies: no other track pays for it."""
+
+    def __init__(self, worker: _Worker, threads: int):
+        self._worker, self._threads = worker, threads
+        self._start()
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")  # a forked TensorFlow hangs
+        self._seconds = context.Queue()
+        arguments = (self._worker, self._seconds, self._threads)
+        self._pool = concurrent.futures.ProcessPoolExecutor(1, context, _begin, arguments)
+
+    def submit(self, track: Track) -> concurrent.futures.Future:
+        """Begins with a track."""
+        self._track, self._left_s = track, track.length_s
+        return self._pool.submit(_separate, track)
+
+    def progress(self) -> float:
+        """Seconds of audio done since the last call."""
+        done_s = 0.0
+        while not self._seconds.empty():
+            done_s += self._seconds.get()
+        self._left_s -= done_s
+        return done_s
+
+    def result(self, future: concurrent.futures.Future, report: Callable[[float], None]) -> Separated | Failure:
+        """What came of the track. Raises InputError if the model cannot be loaded."""
+        try:
+            return future.result()
+        except BrokenProcessPool:
+            report(self.progress() + self._left_s)
+            self.shutdown()
+            self._start()
+            path = self._track.path
+            return Failure(
+                path, f"{path}: its process died; if memory ran out, take fewer --jobs or a shorter --window_s"
+            )
+
+    def shutdown(self) -> None:
+        """Waits for the track that is being separated, and ends."""
+        self._pool.shutdown(cancel_futures=True)
+
+
 def _in_processes(
     tracks: Sequence[Track],
     worker: _Worker,
@@ -265,32 +309,27 @@ def _in_processes(
     report: Callable[[float], None],
     is_stopped: Callable[[], bool],
 ) -> Iterator[Separated | Failure]:
-    context = multiprocessing.get_context("spawn")  # a forked TensorFlow hangs
-    seconds = context.Queue()
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    pool = concurrent.futures.ProcessPoolExecutor(jobs, context, _begin, (worker, seconds, threads))
-    waiting = list(reversed(tracks))
-    running: dict[concurrent.futures.Future, Track] = {}
+    processes = [_Process(worker, threads) for _ in range(jobs)]
+    idle, waiting = list(processes), list(reversed(tracks))
+    running: dict[concurrent.futures.Future, _Process] = {}
     try:
         while waiting or running:
             if is_stopped():
                 raise KeyboardInterrupt
-            while waiting and len(running) < jobs:  # no more, so that an interrupt leaves nothing queued
-                track = waiting.pop()
-                running[pool.submit(_separate, track)] = track
+            while waiting and idle:  # nothing is queued, so that an interrupt leaves nothing behind
+                process = idle.pop()
+                running[process.submit(waiting.pop())] = process
             done, _ = concurrent.futures.wait(running, timeout=0.2, return_when=concurrent.futures.FIRST_COMPLETED)
-            while not seconds.empty():
-                report(seconds.get())
+            for process in processes:
+                report(process.progress())
             for future in done:
-                track = running.pop(future)
-                try:
-                    yield future.result()
-                except BrokenProcessPool:
-                    raise InputError(
-                        f"{track.path}: a process died; if memory ran out, take fewer --jobs or a shorter --window_s"
-                    ) from None
+                process = running.pop(future)
+                idle.append(process)
+                yield process.result(future, report)
     finally:
-        pool.shutdown(cancel_futures=True)
+        for process in processes:
+            process.shutdown()
 
 
 _worker: _Worker | None = None

@@ -16,6 +16,9 @@ from data_gen import InputError
 from data_gen.instruments import parse_instruments
 from data_gen.synth import RenderError
 from sourcesep import evaluation, metrics, recordings, sources
+from sourcesep.models import build
+from sourcesep.run_dir import RunDir
+from sourcesep.separation import Separator
 from sourcesep.sources import Song, Source
 
 RATE = 8_000
@@ -387,6 +390,21 @@ def test_a_soundfont_that_is_missing_is_named_before_anything_is_scored(config):
 
 
 # ---- The command ----------------------------------------------------------------------------------------------------
+def test_a_conditioned_model_is_told_what_each_song_holds(tmp_path, config):
+    config = dataclasses.replace(config, conditioning="binary")
+    folder = RunDir(tmp_path / "run")
+    folder.create(config)
+    folder.save_weights(build(config))
+    bass = noise()
+    one = Song(RATE, bass, {"drums": 0 * bass, "bass": bass})
+    found = evaluation.evaluate_run(folder.path, lambda *_: [Source("song", "here", lambda: one)], "")
+    (piece,) = found.figures["pieces"]
+    told = Separator.from_run(folder.path, present=("bass",)).separate(bass, RATE)["bass"]
+    expected = metrics.score_stem(bass, told, bass, RATE)["sdr_db"]
+    assert piece["instruments"]["bass"]["model"]["sdr_db"] == pytest.approx(expected, abs=1e-3)
+    assert piece["instruments"]["drums"]["model"]["residual_dbfs"] == metrics.LOWEST_DBFS
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("runs") / "small"

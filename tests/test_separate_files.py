@@ -250,13 +250,35 @@ def test_a_model_that_cannot_be_loaded_is_told_once(config, three, jobs, tmp_pat
         list(separate_tracks(three, load, config, str(tmp_path / "out"), Outputs(), jobs))
 
 
-def die():
-    os.kill(os.getpid(), signal.SIGKILL)
+def separator_that_kills_its_process(run_dir):
+    """A full-scale sample kills it."""
+    separator = Separator.from_run(run_dir)
+    stream = separator.stream
+
+    def killing(blocks, rate):
+        def seen():
+            for block in blocks:
+                if np.abs(block).max() > 0.9:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                yield block
+
+        yield from stream(seen(), rate)
+
+    separator.stream = killing
+    return separator
 
 
-def test_a_process_that_dies_is_told(config, three, tmp_path):
-    with pytest.raises(InputError, match="a process died.*--jobs"):
-        list(separate_tracks(three, die, config, str(tmp_path / "out"), Outputs(), jobs=2))
+def test_a_process_that_dies_costs_its_file_alone(run_dir, config, tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in "abcde":
+        sound(tmp_path / "in" / f"{name}.wav")
+    soundfile.write(tmp_path / "in" / "b.wav", np.ones(3_000), RATE, subtype="FLOAT")
+    tracks, _ = find_tracks([str(tmp_path / "in")], "out")
+    load = functools.partial(separator_that_kills_its_process, run_dir)
+    results = list(separate_tracks(tracks, load, config, str(tmp_path / "out"), Outputs(), jobs=2))
+    (failure,) = [result for result in results if isinstance(result, Failure)]
+    assert failure.reason.startswith(f"{tmp_path}/in/b.wav: its process died; if memory ran out")
+    assert files_below(tmp_path / "out") == [f"{name}/{stem}.wav" for name in "acde" for stem in ("bass", "drums")]
 
 
 PEAK = """
