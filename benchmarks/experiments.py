@@ -52,12 +52,14 @@ class Variant:
         flags: of train.py, beside those that all rows share.
         minutes: training time; None where the flags name the steps.
         peer: a peer of benchmarks/peers.py that is trained instead.
+        same_as: (experiment, name) of the row that this one repeats; run once, it stands in both tables.
     """
 
     name: str
     flags: tuple[str, ...]
     minutes: float | None = 10.0
     peer: str = ""
+    same_as: tuple[str, str] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +86,7 @@ TASNET = (
     *(*SMALL, "--model=tasnet", "--stacks=2", "--blocks=8", "--filters=128"),
     *("--encoder_filters=256", "--encoder_stride=16"),
 )
+TASNET_ROW = ("models-all", "tasnet")
 MODELS = {
     "baseline": (*SMALL, "--model=baseline", "--filters=32"),
     "baseline with skip": (*SMALL, "--model=baseline_skip", "--filters=32"),
@@ -136,20 +139,23 @@ def experiments(more_soundfonts: str) -> dict[str, Experiment]:
         "soundfonts": Experiment(
             "One SoundFont or several",
             "Does a model that has heard several SoundFonts do better with one that it has not?",
-            (Variant("one", TASNET), Variant("several", (*TASNET, f"--soundfonts={more_soundfonts}"))),
+            (
+                Variant("one", TASNET, same_as=TASNET_ROW),
+                Variant("several", (*TASNET, f"--soundfonts={more_soundfonts}")),
+            ),
             (0, 1, 2),
         ),
         "corpus": Experiment(
             "Composed or real MIDI",
             "Pieces of the built-in composer, or real ones, to train on; judged on real ones.",
-            (Variant("real", TASNET), Variant("composed", (*TASNET, "--midi_dir="))),
+            (Variant("real", TASNET, same_as=TASNET_ROW), Variant("composed", (*TASNET, "--midi_dir="))),
             (0, 1, 2),
         ),
         "peers": Experiment(
             "Peers",
             "Conv-TasNet of asteroid, HDemucs and HTDemucs of demucs (PyTorch, float32), on the same chunks.",
             (
-                Variant("sourcesep tasnet", TASNET),
+                Variant("sourcesep tasnet", TASNET, same_as=TASNET_ROW),
                 *(
                     Variant(name, SMALL, peer=peer)
                     for name, peer in (("Conv-TasNet", "conv_tasnet"), ("HDemucs", "hdemucs"), ("HTDemucs", "htdemucs"))
@@ -175,10 +181,10 @@ class Runner:
 
     def run(self, name: str, variant: Variant, seed: int) -> None:
         """Trains and scores one row with one seed, unless that is done."""
-        path = RESULTS / name / f"{_slug(variant.name)}-seed{seed}.json"
+        path = RESULTS / experiments_page.result_path(name, variant, seed)
         if path.exists():
             return
-        run_dir = self.work_dir / name / f"{_slug(variant.name)}-seed{seed}"
+        run_dir = self.work_dir / path.relative_to(RESULTS).with_suffix("")
         logging.info("%s: %s, seed %d", name, variant.name, seed)
         shared = [f"--midi_dir={self.midi_dir}", f"--soundfonts={self.options.soundfont}", *variant.flags]
         shared += [f"--seed={seed}", f"--run_dir={run_dir}"]
@@ -244,16 +250,17 @@ class Runner:
 
     def _steps(self, name: str, variant: Variant, shared: list[str], minutes: float) -> int:
         """How many steps fit into so many minutes; measured once for each variant."""
+        name, row = variant.same_as or (name, variant.name)
         path = RESULTS / name / "seconds_per_step.json"
         known = json.loads(path.read_text()) if path.exists() else {}
-        if variant.name not in known:
+        if row not in known:
             run_dir = self.work_dir / "calibration"
             shutil.rmtree(run_dir, ignore_errors=True)
-            known[variant.name] = measure_step_s([sys.executable, "train.py", *shared, f"--run_dir={run_dir}"], run_dir)
+            known[row] = measure_step_s([sys.executable, "train.py", *shared, f"--run_dir={run_dir}"], run_dir)
             shutil.rmtree(run_dir, ignore_errors=True)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(known, indent=1) + "\n")
-        return max(1, round(60 * minutes / known[variant.name]))
+        return max(1, round(60 * minutes / known[row]))
 
 
 def measure_step_s(command: list[str], run_dir: pathlib.Path) -> float:
@@ -344,13 +351,9 @@ def _thin(curve: list[tuple[int, float]], most: int = 400) -> list[tuple[int, fl
     return [(group[-1][0], round(sum(loss for _, loss in group) / len(group), 7)) for group in groups]
 
 
-def _slug(name: str) -> str:
-    return "".join(letter if letter.isalnum() else "_" for letter in name.lower())
-
-
 def best_loss() -> str:
     """The loss of the losses experiment with the highest SDR, averaged over instruments and SoundFonts."""
-    results = experiments_page.read_results(RESULTS / "losses")
+    results = experiments_page.read_results(RESULTS, "losses", experiments("")["losses"].variants)
     if len({result["variant"] for result in results}) < len(LOSSES):
         raise InputError("run the experiment `losses` first: the published network is trained with the best of them")
     return LOSSES[max(results, key=experiments_page.overall_sdr)["variant"]]

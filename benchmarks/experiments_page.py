@@ -21,9 +21,21 @@ instruments. With several seeds: the mean, and the lowest to the highest. `n` is
 """
 
 
-def read_results(folder: pathlib.Path) -> list[dict]:
-    """The results of an experiment, one a run."""
-    return [json.loads(path.read_text()) for path in sorted(folder.glob("*-seed*.json"))]
+def result_path(experiment: str, variant, seed: int | str) -> pathlib.Path:
+    """Where the result of a row with a seed lies in the folder of results."""
+    experiment, name = variant.same_as or (experiment, variant.name)
+    slug = "".join(letter if letter.isalnum() else "_" for letter in name.lower())
+    return pathlib.Path(experiment, f"{slug}-seed{seed}.json")
+
+
+def read_results(folder: pathlib.Path, experiment: str, variants) -> list[dict]:
+    """The results of an experiment, one a run, in the order of its rows, by seed."""
+    results = []
+    for variant in variants:
+        paths = folder.glob(str(result_path(experiment, variant, "*")))
+        alike = [{**json.loads(path.read_text()), "variant": variant.name} for path in paths]
+        results += sorted(alike, key=lambda result: result["seed"])
+    return results
 
 
 def overall_sdr(result: dict) -> float:
@@ -41,11 +53,9 @@ def write(experiments: dict, results_dir: pathlib.Path, docs: pathlib.Path) -> N
     """
     parts = [HEAD]
     for name, experiment in experiments.items():
-        results = read_results(results_dir / name)
+        results = read_results(results_dir, name, experiment.variants)
         if not results:
             continue
-        order = [variant.name for variant in experiment.variants]
-        results.sort(key=lambda result: (order.index(result["variant"]), result["seed"]))
         parts += [f"## {experiment.title}\n\n{experiment.question}\n"]
         conditions = list(dict.fromkeys(_place(condition) for result in results for condition in result["summary"]))
         parts += [_table(results, condition) for condition in conditions]

@@ -32,7 +32,7 @@ def written(tmp_path):
     folder = tmp_path / "results" / "models-all"
     folder.mkdir(parents=True)
     for variant, seed, sdr_db in (("tasnet", 0, 3.0), ("tasnet", 1, 4.0), ("WaveNet", 0, -0.04)):
-        path = folder / f"{variant}-seed{seed}.json"
+        path = folder / f"{variant.lower()}-seed{seed}.json"
         path.write_text(json.dumps(result(variant, seed, sdr_db)))
     (folder / "notes.md").write_text("The drums sound like rain.")
     experiments_page.write(experiments.experiments(SOUNDFONT), tmp_path / "results", tmp_path / "docs")
@@ -58,8 +58,14 @@ def test_the_page_has_command_seed_wall_time_machine_curves_and_what_was_heard(w
     assert (written / "experiments" / "models-all.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_row_that_repeats_another_shows_its_runs_under_its_own_name(written):
+    text = (written / "experiments.md").read_text()
+    peers = text[text.index("## Peers") :]
+    assert "| sourcesep tasnet, 2 seeds | 1,234 | 100 | 10.0 | 3.5 (3.0 to 4.0) |" in peers
+
+
 def test_experiments_that_were_not_run_are_not_on_the_page(written):
-    assert "Peers" not in (written / "experiments.md").read_text()
+    assert "Four losses" not in (written / "experiments.md").read_text()
 
 
 def test_pauses_do_not_count_as_training():
@@ -88,9 +94,9 @@ def test_every_row_is_a_run_that_train_py_accepts(monkeypatch):
 def test_the_best_loss_is_that_of_the_highest_sdr(tmp_path, monkeypatch):
     monkeypatch.setattr(experiments, "RESULTS", tmp_path)
     (tmp_path / "losses").mkdir()
-    for sdr_db, name in enumerate(("MSE", "MAE + difference", "MAE", "MAE + spectrogram")):
+    for sdr_db, name in enumerate(("mse", "mae___difference", "mae", "mae___spectrogram")):
         (tmp_path / "losses" / f"{name}-seed0.json").write_text(json.dumps(result(name, 0, float(sdr_db))))
     assert experiments.best_loss() == "mae+spectrogram"
-    (tmp_path / "losses" / "MSE-seed0.json").unlink()
+    (tmp_path / "losses" / "mse-seed0.json").unlink()
     with pytest.raises(experiments.InputError, match="run the experiment `losses` first"):
         experiments.best_loss()
