@@ -29,6 +29,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import experiments_page  # noqa: E402
+from benchmarks.experiments_plan import INSTRUMENTS, LOSSES, Variant, experiments, result_path  # noqa: E402
 from benchmarks.machine import processor  # noqa: E402
 from data_gen import InputError  # noqa: E402
 from data_gen.corpus import open_corpus  # noqa: E402
@@ -36,134 +37,9 @@ from data_gen.instruments import parse_instruments  # noqa: E402
 from data_gen.synth import default_soundfont  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "experiments"
-INSTRUMENTS = ("drums", "piano", "strings", "bass")
-ONE = "bass"  # the one instrument out of four
-CALIBRATION_S = 45.0
+CALIBRATION_S = 30.0
 CALIBRATION_POINTS = 4  # losses logged, at least
 MAX_CALIBRATION_S = 600.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Variant:
-    """One row of a table.
-
-    Attributes:
-        name: of the row and of its files.
-        flags: of train.py, beside those that all rows share.
-        minutes: training time; None where the flags name the steps.
-        peer: a peer of benchmarks/peers.py that is trained instead.
-        same_as: (experiment, name) of the row that this one repeats; run once, it stands in both tables.
-    """
-
-    name: str
-    flags: tuple[str, ...]
-    minutes: float | None = 10.0
-    peer: str = ""
-    same_as: tuple[str, str] | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Experiment:
-    """One section of the page.
-
-    Attributes:
-        title, question: what stands above the table.
-        variants: the rows.
-        seeds: each row is trained once with each.
-    """
-
-    title: str
-    question: str
-    variants: tuple[Variant, ...]
-    seeds: tuple[int, ...] = (0,)
-
-
-SMALL = (
-    *("--sample_rate=16000", "--chunk_ms=1024", "--chunks_per_piece=10", "--pool_chunks=500", "--batch_size=8"),
-    *("--learning_rate=1e-3", "--schedule=cosine"),
-)
-TASNET = (
-    *(*SMALL, "--model=tasnet", "--stacks=2", "--blocks=8", "--filters=128"),
-    *("--encoder_filters=256", "--encoder_stride=16"),
-)
-TASNET_ROW = ("models-all", "tasnet")
-MODELS = {
-    "baseline": (*SMALL, "--model=baseline", "--filters=32"),
-    "baseline with skip": (*SMALL, "--model=baseline_skip", "--filters=32"),
-    "Wave-U-Net": (*SMALL, "--model=wave_u_net"),
-    "WaveNet": (*SMALL, "--model=wavenet", "--stacks=2", "--blocks=10", "--filters=64", "--head_filters=128,128"),
-    "tasnet": TASNET,
-}
-PUBLISHED = ("--flagfile=wavenet.flags", "--steps=1500")
-REDUCED = (*PUBLISHED, "--stacks=2", "--filters=64")
-LOSSES = {"MSE": "mse", "MAE": "mae", "MAE + spectrogram": "mae+spectrogram", "MAE + difference": "mae+difference"}
-
-
-def experiments(more_soundfonts: str) -> dict[str, Experiment]:
-    """All of them by name; `more_soundfonts` are paths as --soundfonts takes them."""
-    one = {"Wave-U-Net": ("--nodifference",)}
-    return {
-        "losses": Experiment(
-            "Four losses",
-            "Which loss? WaveNet of 64 filters and 2 stacks of 10 blocks at 44.1 kHz, 1,500 steps each.",
-            tuple(Variant(name, (*REDUCED, f"--loss={loss}"), None) for name, loss in LOSSES.items()),
-        ),
-        "published": Experiment(
-            "The published network",
-            "128 filters, 4 stacks of 10 blocks, for its 1,500 steps, with the loss that did best above.",
-            (Variant("WaveNet 4 x 10, 128 filters", PUBLISHED, None),),
-        ),
-        "models-all": Experiment(
-            "Models, all four instruments",
-            "Which network, in equal time, on one-second chunks at 16 kHz?",
-            tuple(Variant(name, own) for name, own in MODELS.items()),
-            (0, 1, 2),
-        ),
-        "models-one": Experiment(
-            f"Models, one instrument out of four: {ONE}",
-            "Is one instrument easier to learn than four? The same time, and the same mixtures of four.",
-            tuple(
-                Variant(name, (*own, f"--targets={ONE}", *one.get(name, ()))) for name, own in MODELS.items()
-            ),
-            (0, 1, 2),
-        ),
-        "context": Experiment(
-            "Real audio around a chunk",
-            "The WaveNet on chunks of 100 ms at 44.1 kHz, with zeros around them, or as much real audio as it sees.",
-            tuple(
-                Variant(name, (*REDUCED, "--learning_rate=1e-3", "--schedule=cosine", f"--context_ms={ms}"))
-                for name, ms in (("no context", 0), ("46.5 ms on each side", 46.5))
-            ),
-            (0, 1, 2),
-        ),
-        "soundfonts": Experiment(
-            "One SoundFont or several",
-            "Does a model that has heard several SoundFonts do better with one that it has not?",
-            (
-                Variant("one", TASNET, same_as=TASNET_ROW),
-                Variant("several", (*TASNET, f"--soundfonts={more_soundfonts}")),
-            ),
-            (0, 1, 2),
-        ),
-        "corpus": Experiment(
-            "Composed or real MIDI",
-            "Pieces of the built-in composer, or real ones, to train on; judged on real ones.",
-            (Variant("real", TASNET, same_as=TASNET_ROW), Variant("composed", (*TASNET, "--midi_dir="))),
-            (0, 1, 2),
-        ),
-        "peers": Experiment(
-            "Peers",
-            "Conv-TasNet of asteroid, HDemucs and HTDemucs of demucs (PyTorch, float32), on the same chunks.",
-            (
-                Variant("sourcesep tasnet", TASNET, same_as=TASNET_ROW),
-                *(
-                    Variant(name, SMALL, peer=peer)
-                    for name, peer in (("Conv-TasNet", "conv_tasnet"), ("HDemucs", "hdemucs"), ("HTDemucs", "htdemucs"))
-                ),
-            ),
-            (0, 1, 2),
-        ),
-    }  # fmt: skip
 
 
 class Runner:
@@ -172,7 +48,7 @@ class Runner:
     def __init__(self, options):
         self.options = options
         self.midi_dir = os.path.relpath(options.midi_dir, ROOT)
-        n_held_out = open_corpus(options.midi_dir, parse_instruments(INSTRUMENTS), "all", 0).size("test")
+        n_held_out = open_corpus(options.midi_dir, parse_instruments(INSTRUMENTS), "any", 0).size("test")
         if not n_held_out:
             raise InputError(f"--midi_dir={options.midi_dir}: too few songs to have kept one for a test")
         self.pieces = min(options.pieces, n_held_out)
@@ -181,7 +57,7 @@ class Runner:
 
     def run(self, name: str, variant: Variant, seed: int) -> None:
         """Trains and scores one row with one seed, unless that is done."""
-        path = RESULTS / experiments_page.result_path(name, variant, seed)
+        path = RESULTS / result_path(name, variant, seed)
         if path.exists():
             return
         run_dir = self.work_dir / path.relative_to(RESULTS).with_suffix("")
@@ -406,5 +282,5 @@ if __name__ == "__main__":
     flags.DEFINE_float("minutes", None, "Training time in place of that which each experiment names.")
     flags.DEFINE_integer("max_steps", None, "Steps in place of what the time allows, to try it out.")
     flags.DEFINE_integer("pieces", 20, "Held-out songs to judge on at most.")
-    flags.DEFINE_float("seconds", 20.0, "How much of each, in seconds.")
+    flags.DEFINE_float("seconds", 10.0, "How much of each, in seconds.")
     app.run(main)

@@ -11,6 +11,8 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
+from benchmarks.experiments_plan import result_path  # noqa: E402
+
 ANCHORS = ("mixture", "mixture / K", "zeros", "ideal ratio mask")
 HEAD = """# Experiments
 
@@ -19,13 +21,6 @@ Written by `python benchmarks/experiments.py`; nothing here is typed by hand but
 Figures are medians over held-out songs of the SDR in dB where the instrument plays; `all` is their mean over
 instruments. With several seeds: the mean, and the lowest to the highest. `n` is the number of songs.
 """
-
-
-def result_path(experiment: str, variant, seed: int | str) -> pathlib.Path:
-    """Where the result of a row with a seed lies in the folder of results."""
-    experiment, name = variant.same_as or (experiment, variant.name)
-    slug = "".join(letter if letter.isalnum() else "_" for letter in name.lower())
-    return pathlib.Path(experiment, f"{slug}-seed{seed}.json")
 
 
 def read_results(folder: pathlib.Path, experiment: str, variants) -> list[dict]:

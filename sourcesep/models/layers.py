@@ -44,6 +44,46 @@ class SecondHalf(layers.Layer):
         return (*input_shape[:2], input_shape[2] - input_shape[2] // 2)
 
 
+class Fold(layers.Layer):
+    """[batch, time, 1] -> [batch, frame, hop]: the samples, `hop` to a frame; those that fill no frame are left out.
+
+    On frames a convolution of two is one of 2 hop samples and stride hop on the waveform, and far faster; back again it
+    is the transposed one.
+
+    Args:
+        hop: samples in a frame.
+    """
+
+    def __init__(self, hop: int, **kwargs):
+        super().__init__(**kwargs)
+        self.hop = hop
+
+    def call(self, inputs):
+        """Folds; see the class."""
+        batch, time, _ = ops.shape(inputs)
+        n_frames = time // self.hop
+        return ops.reshape(inputs[:, : n_frames * self.hop], (batch, n_frames, self.hop))
+
+    def compute_output_shape(self, input_shape):
+        """A frame for every `hop` samples."""
+        batch, time, _ = input_shape
+        return (batch, None if time is None else time // self.hop, self.hop)
+
+
+class Unfold(layers.Layer):
+    """[batch, frame, hop] -> [batch, frame * hop, 1]."""
+
+    def call(self, inputs):
+        """Unfolds; see the class."""
+        batch, n_frames, hop = ops.shape(inputs)
+        return ops.reshape(inputs, (batch, n_frames * hop, 1))
+
+    def compute_output_shape(self, input_shape):
+        """`hop` samples for every frame."""
+        batch, n_frames, hop = input_shape
+        return (batch, None if n_frames is None else n_frames * hop, 1)
+
+
 class Decimate(layers.Layer):
     """Every second sample, from the first one on."""
 

@@ -14,10 +14,12 @@ from sourcesep.models.layers import (
     CropLike,
     Decimate,
     FiLM,
+    Fold,
     Halves,
     MixtureConsistency,
     SecondHalf,
     Told,
+    Unfold,
     Upsample,
 )
 
@@ -60,6 +62,7 @@ _POINTWISE = (
     AppendRest,
     Channels,
     FiLM,
+    Fold,
     Halves,
     MixtureConsistency,
     SecondHalf,
@@ -112,19 +115,15 @@ def _follow(model: keras.Model, inputs: list[_Reach | None]) -> _Followed:
                 multiply_adds += followed.multiply_adds
             else:
                 outputs = [_through(operation, known)] * len(node.output_tensors)
-                multiply_adds += _multiply_adds(operation, known[0], outputs[0])
+                multiply_adds += _multiply_adds(operation, outputs[0])
             reaches.update((id(tensor), reach) for tensor, reach in zip(node.output_tensors, outputs))
             stride = max([stride, *(reach.step for reach in outputs if reach)])
     return _Followed([reaches[id(tensor)] for tensor in model.outputs], stride, multiply_adds)
 
 
-def _multiply_adds(layer: layers.Layer, before: _Reach | None, after: _Reach | None) -> float:
+def _multiply_adds(layer: layers.Layer, after: _Reach | None) -> float:
     """Multiply-adds of a convolution for each sample of the mixture; of other layers 0."""
-    if isinstance(layer, layers.Conv1DTranspose):
-        return math.prod(layer.kernel.shape) / before.step
-    if isinstance(layer, layers.Conv1D):
-        return math.prod(layer.kernel.shape) / after.step
-    return 0.0
+    return math.prod(layer.kernel.shape) / after.step if isinstance(layer, layers.Conv1D) else 0.0
 
 
 def _through(layer: layers.Layer, inputs: list[_Reach | None]) -> _Reach | None:
@@ -135,10 +134,6 @@ def _through(layer: layers.Layer, inputs: list[_Reach | None]) -> _Reach | None:
     if not inputs or isinstance(layer, Told):
         return None
     before, after, step = inputs[0]
-    if isinstance(layer, layers.Conv1DTranspose) and layer.padding == "valid":
-        # Output t adds up inputs from (t - kernel + 1) / stride to t / stride.
-        step //= layer.strides[0]
-        return _Reach(before + (layer.kernel_size[0] - 1) * step, after, step)
     if isinstance(layer, layers.Conv1D) and layer.padding in ("valid", "same"):
         width = (layer.kernel_size[0] - 1) * layer.dilation_rate[0]
         if layer.padding == "valid":
@@ -147,6 +142,11 @@ def _through(layer: layers.Layer, inputs: list[_Reach | None]) -> _Reach | None:
             return _Reach(before + width // 2 * step, after + (width - width // 2) * step, step)
     if isinstance(layer, Decimate):
         return _Reach(before, after, 2 * step)
+    if isinstance(layer, Fold):
+        return _Reach(before, after + (layer.hop - 1) * step, layer.hop * step)
+    if isinstance(layer, Unfold):
+        hop = layer.input.shape[-1]
+        return _Reach(before + step - step // hop, after, step // hop)
     if isinstance(layer, Upsample):
         step //= 2  # every other sample depends on the one before and the one after it
         return _Reach(before + step, after + step, step)

@@ -7,14 +7,12 @@ in time (normalisation is over channels alone), so that a recording can be separ
 
 from __future__ import annotations
 
+import keras
+import numpy as np
 from keras import layers
 
-from sourcesep.models.layers import CropLike
+from sourcesep.models.layers import CropLike, Fold, Unfold
 from sourcesep.models.wavenet import residual_blocks
-
-# "he_normal" begins 20 dB louder. With sigmoid masks that learned a little slower over the first 100 steps of
-# flags/quickstart.flags (three seeds), with ReLU masks a little faster (two).
-ENCODER_INITIALIZER = "glorot_uniform"
 
 
 def build(config, mixture, condition=None):
@@ -30,27 +28,64 @@ def build(config, mixture, condition=None):
     Returns:
         [batch, time, stem].
     """
-    stride = config.encoder_stride
+    stride, n_filters = config.encoder_stride, config.encoder_filters
+    waves = lapped_waves(n_filters, 2 * stride).reshape(n_filters, 2, stride)
     # Frames of two strides, from one stride before the first sample on; as many as cover the last one.
-    padded = layers.ZeroPadding1D((stride, 2 * stride - 1), name="pad")(mixture)
+    folded = Fold(stride, name="fold")(layers.ZeroPadding1D((stride, 2 * stride - 1), name="pad")(mixture))
     encoded = layers.Conv1D(
-        config.encoder_filters,
-        2 * stride,
-        stride,
+        n_filters,
+        2,
         activation="relu",
-        kernel_initializer=ENCODER_INITIALIZER,
+        kernel_initializer=keras.initializers.Constant(waves.transpose(1, 2, 0)),  # [half, time, filter]
         name="encoder",
-    )(padded)
+    )(folded)
     x = layers.LayerNormalization(name="norm")(encoded)
     x = layers.Conv1D(config.filters, 1, name="bottleneck")(x)
     x = residual_blocks(x, config, "gated", condition, normalise=True)
     x = layers.ReLU(name="skips_relu")(layers.LayerNormalization(name="skips_norm")(x))
+    # Masks begin around equal shares.
+    n_stems = max(2, len(config.model_outputs))
+    share = 1 / n_stems if config.mask == "relu" else -np.log(n_stems - 1)
     stems = []
     for name in config.model_outputs:
-        mask = layers.Conv1D(config.encoder_filters, 1, activation=config.mask, name=f"{name}_mask")(x)
+        mask = layers.Conv1D(
+            n_filters,
+            1,
+            activation=config.mask,
+            bias_initializer=keras.initializers.Constant(share),
+            name=f"{name}_mask",
+        )(x)
         masked = layers.Multiply(name=f"{name}_masked")([encoded, mask])
-        decoder = layers.Conv1DTranspose(1, 2 * stride, stride, use_bias=False, dtype="float32", name=f"{name}_decoder")
-        stems.append(decoder(masked))
+        decoder = layers.Conv1D(
+            stride,
+            2,
+            use_bias=False,
+            kernel_initializer=keras.initializers.Constant(waves[:, ::-1].transpose(1, 0, 2)),  # [half, filter, time]
+            dtype="float32",
+            name=f"{name}_decoder",
+        )
+        stems.append(Unfold(dtype="float32", name=f"{name}_waveform")(decoder(masked)))
     waveforms = layers.Concatenate(name="decoded", dtype="float32")(stems) if len(stems) > 1 else stems[0]
-    waveforms = layers.Cropping1D((stride, 0), name="crop", dtype="float32")(waveforms)
     return CropLike(name="stems", dtype="float32")([waveforms, mixture])
+
+
+def lapped_waves(n_filters: int, length: int) -> np.ndarray:
+    """What encoder and decoders begin with: sinusoids under a sine window, each with its negative.
+
+    The basis of a Hartley transform of n_filters / 2 points (Bracewell 1983, "Discrete Hartley transform"), which is
+    orthonormal, lapped by half under a window whose squares add up to one (Princen & Bradley 1986). So the positive
+    parts of their products with a signal, times the waves again, add up to the signal, if n_filters >= 2 length.
+
+    Args:
+        n_filters: how many.
+        length: of each, in samples.
+
+    Returns:
+        float32 [filter, time].
+    """
+    n_points = -(-n_filters // 2)
+    time = np.arange(length)
+    phase = 2 * np.pi * np.arange(n_points)[:, None] * time / n_points
+    window = np.sin(np.pi * (time + 0.5) / length)
+    waves = window * (np.cos(phase) + np.sin(phase)) / np.sqrt(n_points)
+    return np.concatenate([waves, -waves])[:n_filters].astype(np.float32)

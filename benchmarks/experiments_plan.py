@@ -1,0 +1,150 @@
+"""Which experiments there are: what is trained, on what, for how long, with which seeds."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+
+INSTRUMENTS = ("drums", "piano", "strings", "bass")
+ONE = "bass"  # the one instrument out of four
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """One row of a table.
+
+    Attributes:
+        name: of the row and of its files.
+        flags: of train.py, beside those that all rows share.
+        minutes: training time; None where the flags name the steps.
+        peer: a peer of benchmarks/peers.py that is trained instead.
+        same_as: (experiment, name) of the row that this one repeats; run once, it stands in both tables.
+    """
+
+    name: str
+    flags: tuple[str, ...]
+    minutes: float | None = 10.0
+    peer: str = ""
+    same_as: tuple[str, str] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """One section of the page.
+
+    Attributes:
+        title, question: what stands above the table.
+        variants: the rows.
+        seeds: each row is trained once with each.
+    """
+
+    title: str
+    question: str
+    variants: tuple[Variant, ...]
+    seeds: tuple[int, ...] = (0,)
+
+
+SMALL = (
+    *("--sample_rate=16000", "--chunk_ms=1024", "--chunks_per_piece=10", "--pool_chunks=500", "--batch_size=8"),
+    *("--require=any", "--learning_rate=1e-3", "--schedule=cosine"),
+)
+TASNET = (
+    *(*SMALL, "--model=tasnet", "--stacks=2", "--blocks=8", "--filters=128"),
+    *("--encoder_filters=512", "--encoder_stride=32"),
+)
+TASNET_ROW = ("models-all", "tasnet")
+MODELS = {
+    "baseline": (*SMALL, "--model=baseline", "--filters=32"),
+    "baseline with skip": (*SMALL, "--model=baseline_skip", "--filters=32"),
+    "Wave-U-Net": (*SMALL, "--model=wave_u_net"),
+    "WaveNet": (*SMALL, "--model=wavenet", "--stacks=2", "--blocks=10", "--filters=64", "--head_filters=128,128"),
+    "tasnet": TASNET,
+}
+PUBLISHED = ("--flagfile=wavenet.flags", "--require=any", "--steps=1500")
+REDUCED = (*PUBLISHED, "--stacks=2", "--filters=64")
+LOSSES = {"MSE": "mse", "MAE": "mae", "MAE + spectrogram": "mae+spectrogram", "MAE + difference": "mae+difference"}
+
+
+def experiments(more_soundfonts: str) -> dict[str, Experiment]:
+    """All of them by name; `more_soundfonts` are paths as --soundfonts takes them."""
+    one = {"Wave-U-Net": ("--nodifference",)}
+    baselines = ("baseline", "baseline with skip")
+    return {
+        "losses": Experiment(
+            "Four losses",
+            "Which loss? WaveNet of 64 filters and 2 stacks of 10 blocks at 44.1 kHz, 1,500 steps each.",
+            tuple(Variant(name, (*REDUCED, f"--loss={loss}"), None) for name, loss in LOSSES.items()),
+        ),
+        "published": Experiment(
+            "The published network",
+            "128 filters, 4 stacks of 10 blocks, for its 1,500 steps, with the loss that did best above.",
+            (Variant("WaveNet 4 x 10, 128 filters", PUBLISHED, None),),
+        ),
+        "baselines": Experiment(
+            "The baselines, one instrument and four",
+            "The original report found that they pull one instrument out of four, and fall silent when they are to "
+            f"give all four. Do they? With {ONE} as the one, five minutes each.",
+            tuple(
+                Variant(f"{name}, {what}", (*MODELS[name], *targets), 5.0)
+                for what, targets in (("one", (f"--targets={ONE}",)), ("four", ()))
+                for name in baselines
+            ),
+        ),
+        "models-all": Experiment(
+            "Models, all four instruments",
+            "Which network, in equal time, on one-second chunks at 16 kHz?",
+            tuple(Variant(name, own) for name, own in MODELS.items()),
+            (0, 1, 2),
+        ),
+        "models-one": Experiment(
+            f"Models, one instrument out of four: {ONE}",
+            "Is one instrument easier to learn than four? The same time, and the same mixtures of four.",
+            tuple(
+                Variant(name, (*own, f"--targets={ONE}", *one.get(name, ()))) for name, own in MODELS.items()
+            ),
+            (0, 1, 2),
+        ),
+        "context": Experiment(
+            "Real audio around a chunk",
+            "The WaveNet on chunks of 100 ms at 44.1 kHz, with zeros around them, or as much real audio as it sees.",
+            tuple(
+                Variant(name, (*REDUCED, "--learning_rate=1e-3", "--schedule=cosine", f"--context_ms={ms}"))
+                for name, ms in (("no context", 0), ("46.5 ms on each side", 46.5))
+            ),
+            (0, 1, 2),
+        ),
+        "soundfonts": Experiment(
+            "One SoundFont or several",
+            "Does a model that has heard several SoundFonts do better with one that it has not?",
+            (
+                Variant("one", TASNET, same_as=TASNET_ROW),
+                Variant("several", (*TASNET, f"--soundfonts={more_soundfonts}")),
+            ),
+            (0, 1, 2),
+        ),
+        "corpus": Experiment(
+            "Composed or real MIDI",
+            "Pieces of the built-in composer, or real ones, to train on; judged on real ones.",
+            (Variant("real", TASNET, same_as=TASNET_ROW), Variant("composed", (*TASNET, "--midi_dir="))),
+            (0, 1, 2),
+        ),
+        "peers": Experiment(
+            "Peers",
+            "Conv-TasNet of asteroid, HDemucs and HTDemucs of demucs (PyTorch, float32), on the same chunks.",
+            (
+                Variant("sourcesep tasnet", TASNET, same_as=TASNET_ROW),
+                *(
+                    Variant(name, SMALL, peer=peer)
+                    for name, peer in (("Conv-TasNet", "conv_tasnet"), ("HDemucs", "hdemucs"), ("HTDemucs", "htdemucs"))
+                ),
+            ),
+            (0, 1, 2),
+        ),
+    }  # fmt: skip
+
+
+def result_path(experiment: str, variant: Variant, seed: int | str) -> pathlib.Path:
+    """Where the result of a row with a seed lies in the folder of results."""
+    experiment, name = variant.same_as or (experiment, variant.name)
+    slug = "".join(letter if letter.isalnum() else "_" for letter in name.lower())
+    return pathlib.Path(experiment, f"{slug}-seed{seed}.json")
