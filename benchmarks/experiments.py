@@ -1,4 +1,4 @@
-"""The original report's experiment and its relatives: `python benchmarks/experiments.py [NAME ...]`.
+"""The original report's experiment and its relatives: `python benchmarks/experiments.py [NAME[/ROW] ...]`.
 
 Trains, scores on held-out MIDI with a SoundFont that training heard and with one that it did not, and writes
 docs/experiments.md. Ctrl-C stops it; the same command goes on from there. What is done lies in
@@ -242,11 +242,15 @@ def main(arguments: list[str]) -> int:
     known = experiments(options.more_soundfonts)
     try:
         for name in arguments[1:]:
-            if name not in known:
-                raise InputError(f"no experiment {name!r}; known are {', '.join(known)}")
+            experiment, _, row = name.partition("/")
+            if experiment not in known:
+                raise InputError(f"no experiment {experiment!r}; known are {', '.join(known)}")
+            if row and row not in (rows := [variant.name for variant in known[experiment].variants]):
+                raise InputError(f"no row {row!r} in {experiment}; it has {', '.join(rows)}")
         runner = Runner(options)
         for name in arguments[1:] or known:
-            variants = known[name].variants
+            name, _, row = name.partition("/")
+            variants = [variant for variant in known[name].variants if row in ("", variant.name)]
             if name == "published":
                 variants = [dataclasses.replace(variants[0], flags=(*variants[0].flags, f"--loss={best_loss()}"))]
             for seed in [int(seed) for seed in options.seeds] or known[name].seeds:

@@ -46,11 +46,11 @@ class Experiment:
 
 SMALL = (
     *("--sample_rate=16000", "--chunk_ms=1024", "--chunks_per_piece=10", "--pool_chunks=500", "--batch_size=8"),
-    *("--require=any", "--learning_rate=1e-3", "--schedule=cosine"),
+    *("--require=any", "--loss=mse", "--learning_rate=1e-3", "--schedule=cosine"),
 )
 TASNET = (
     *(*SMALL, "--model=tasnet", "--stacks=2", "--blocks=8", "--filters=128"),
-    *("--encoder_filters=512", "--encoder_stride=32"),
+    *("--encoder_filters=512", "--encoder_stride=32", "--batch_size=4"),
 )
 TASNET_ROW = ("models-all", "tasnet")
 MODELS = {
