@@ -104,6 +104,26 @@ def experiments(more_soundfonts: str) -> dict[str, Experiment]:
             ),
             (0, 1, 2),
         ),
+        "settings": Experiment(
+            "What makes tasnet learn",
+            "Each row changes one setting of flags/tasnet.flags; five minutes each.",
+            tuple(
+                Variant(name, (*TASNET, *changes), 5.0)
+                for name, *changes in (
+                    ("as recommended",),
+                    ("loss MAE", "--loss=mae"),
+                    ("loss MAE + spectrogram", "--loss=mae+spectrogram"),
+                    ("loss MSE + spectrogram", "--loss=mse+spectrogram"),
+                    ("encoder of 256 filters and stride 16", "--encoder_filters=256", "--encoder_stride=16"),
+                    ("2 x 7 blocks", "--blocks=7"),
+                    ("ReLU masks", "--mask=relu"),
+                    ("stems that sum to the mixture", "--consistent"),
+                    ("batches of 8", "--batch_size=8"),
+                    ("learning rate 2e-3", "--learning_rate=2e-3"),
+                    ("constant learning rate", "--schedule=constant"),
+                )
+            ),
+        ),
         "context": Experiment(
             "Real audio around a chunk",
             "The WaveNet on chunks of 100 ms at 44.1 kHz, with zeros around them, or as much real audio as it sees.",
