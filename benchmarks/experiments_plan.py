@@ -83,9 +83,9 @@ def experiments(more_soundfonts: str) -> dict[str, Experiment]:
         "baselines": Experiment(
             "The baselines, one instrument and four",
             "The original report found that they pull one instrument out of four, and fall silent when they are to "
-            f"give all four. Do they? With {ONE} as the one, five minutes each.",
+            f"give all four. Do they? With {ONE} as the one, four minutes each.",
             tuple(
-                Variant(f"{name}, {what}", (*MODELS[name], *targets), 5.0)
+                Variant(f"{name}, {what}", (*MODELS[name], *targets), 4.0)
                 for what, targets in (("one", (f"--targets={ONE}",)), ("four", ()))
                 for name in baselines
             ),
@@ -103,6 +103,26 @@ def experiments(more_soundfonts: str) -> dict[str, Experiment]:
                 Variant(name, (*own, f"--targets={ONE}", *one.get(name, ()))) for name, own in MODELS.items()
             ),
             (0, 1, 2),
+        ),
+        "settings": Experiment(
+            "What makes tasnet learn",
+            "Each row changes one setting of flags/tasnet.flags; five minutes each.",
+            tuple(
+                Variant(name, (*TASNET, *changes), 5.0)
+                for name, *changes in (
+                    ("as recommended",),
+                    ("loss MAE", "--loss=mae"),
+                    ("loss MAE + spectrogram", "--loss=mae+spectrogram"),
+                    ("loss MSE + spectrogram", "--loss=mse+spectrogram"),
+                    ("encoder of 256 filters and stride 16", "--encoder_filters=256", "--encoder_stride=16"),
+                    ("2 x 7 blocks", "--blocks=7"),
+                    ("ReLU masks", "--mask=relu"),
+                    ("stems that sum to the mixture", "--consistent"),
+                    ("batches of 8", "--batch_size=8"),
+                    ("learning rate 2e-3", "--learning_rate=2e-3"),
+                    ("constant learning rate", "--schedule=constant"),
+                )
+            ),
         ),
         "context": Experiment(
             "Real audio around a chunk",

@@ -16,7 +16,8 @@ from sourcesep.models.receptive_field import ReceptiveField, receptive_field
 from sourcesep.run_dir import RunDir
 from sourcesep.tflite import TFLiteModel
 
-WINDOW_S = 3.0  # of the windows that the model sees; longer ones only cost memory
+# Of the windows that the model sees. A receptive field of each is computed twice; longer ones only cost memory.
+WINDOW_S, WINDOW_FIELDS = 3.0, 3
 
 
 class _Window(NamedTuple):
@@ -40,7 +41,7 @@ class Separator:
         instruments: names of its outputs.
         sample_rate: of its input, in Hz. Recordings at other rates are resampled to it and back.
         window_s: length of the windows, in seconds; longer ones change nothing but speed, memory and latency. By
-            default 3 s, or twice the receptive field where that is more.
+            default 3 s, or three times the receptive field where that is more.
         batch_windows: windows in one forward call, where each channel of a recording has windows of its own.
         fixed_samples: the one length that `forward` takes, a multiple of the field's stride, where it takes no other;
             then `window_s` says nothing. A recording that is shorter is followed by silence.
@@ -74,7 +75,7 @@ class Separator:
         if fixed_samples is not None:
             wanted = fixed_samples
         elif window_s is None:
-            wanted = max(round(WINDOW_S * sample_rate), 2 * context + field.stride)
+            wanted = max(round(WINDOW_S * sample_rate), WINDOW_FIELDS * context + field.stride)
         else:
             wanted = round(window_s * sample_rate) if math.isfinite(window_s) else 0
         self.hop_samples = (wanted - context) // field.stride * field.stride

@@ -44,7 +44,7 @@ def separate() -> None:
         "window_s",
         None,
         "Length of the windows that the model sees, in seconds; changes speed and memory, not the result. By default "
-        "3, or twice the receptive field if that is more.",
+        "3, or three times the receptive field if that is more.",
     )
     flags.DEFINE_integer(
         "batch_windows",
