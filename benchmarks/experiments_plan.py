@@ -57,7 +57,10 @@ MODELS = {
     "baseline": (*SMALL, "--model=baseline", "--filters=32"),
     "baseline with skip": (*SMALL, "--model=baseline_skip", "--filters=32"),
     "Wave-U-Net": (*SMALL, "--model=wave_u_net"),
-    "WaveNet": (*SMALL, "--model=wavenet", "--stacks=2", "--blocks=10", "--filters=64", "--head_filters=128,128"),
+    "WaveNet": (
+        *(*SMALL, "--model=wavenet", "--stacks=2", "--blocks=10", "--filters=64", "--head_filters=128,128"),
+        *("--chunk_ms=100", "--chunks_per_piece=50", "--pool_chunks=1000", "--batch_size=12"),
+    ),
     "tasnet": TASNET,
 }
 PUBLISHED = ("--flagfile=wavenet.flags", "--require=any", "--steps=1500")
@@ -92,7 +95,7 @@ def experiments(more_soundfonts: str) -> dict[str, Experiment]:
         ),
         "models-all": Experiment(
             "Models, all four instruments",
-            "Which network, in equal time, on one-second chunks at 16 kHz?",
+            "Which network, in equal time at 16 kHz, on chunks of a second, the WaveNet on those of 100 ms as published?",
             tuple(Variant(name, own) for name, own in MODELS.items()),
             (0, 1, 2),
         ),
