@@ -95,7 +95,7 @@ def experiments(more_soundfonts: str) -> dict[str, Experiment]:
         ),
         "models-all": Experiment(
             "Models, all four instruments",
-            "Which network, in equal time at 16 kHz, on chunks of a second, the WaveNet on those of 100 ms as published?",
+            "Which network, in equal time at 16 kHz? On chunks of a second; the WaveNet on 100 ms, as published.",
             tuple(Variant(name, own) for name, own in MODELS.items()),
             (0, 1, 2),
         ),
