@@ -48,9 +48,9 @@ def write(experiments: dict, results_dir: pathlib.Path, docs: pathlib.Path) -> N
     """
     parts = [HEAD]
     for name, experiment in experiments.items():
-        results = read_results(results_dir, name, experiment.variants)
-        if not results:
+        if not read_results(results_dir, name, [variant for variant in experiment.variants if not variant.same_as]):
             continue
+        results = read_results(results_dir, name, experiment.variants)
         parts += [f"## {experiment.title}\n\n{experiment.question}\n"]
         conditions = list(dict.fromkeys(_place(condition) for result in results for condition in result["summary"]))
         parts += [_table(results, condition) for condition in conditions]

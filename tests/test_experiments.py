@@ -34,6 +34,8 @@ def written(tmp_path):
     for variant, seed, sdr_db in (("tasnet", 0, 3.0), ("tasnet", 1, 4.0), ("WaveNet", 0, -0.04)):
         path = folder / f"{variant.lower()}-seed{seed}.json"
         path.write_text(json.dumps(result(variant, seed, sdr_db)))
+    (tmp_path / "results" / "peers").mkdir()
+    (tmp_path / "results" / "peers" / "hdemucs-seed0.json").write_text(json.dumps(result("HDemucs", 0, 1.0)))
     (folder / "notes.md").write_text("The drums sound like rain.")
     experiments_page.write(experiments.experiments(SOUNDFONT), tmp_path / "results", tmp_path / "docs")
     return tmp_path / "docs"
@@ -62,10 +64,13 @@ def test_a_row_that_repeats_another_shows_its_runs_under_its_own_name(written):
     text = (written / "experiments.md").read_text()
     peers = text[text.index("## Peers") :]
     assert "| sourcesep tasnet, 2 seeds | 1,234 | 100 | 10.0 | 3.5 (3.0 to 4.0) |" in peers
+    assert "| HDemucs | 1,234 | 100 | 10.0 | 1.0 |" in peers
 
 
 def test_experiments_that_were_not_run_are_not_on_the_page(written):
-    assert "Four losses" not in (written / "experiments.md").read_text()
+    text = (written / "experiments.md").read_text()
+    assert "Four losses" not in text
+    assert "One SoundFont or several" not in text  # all that is there of it are the runs of another
 
 
 def test_pauses_do_not_count_as_training():
