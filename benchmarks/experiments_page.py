@@ -10,6 +10,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
+from scipy.ndimage import uniform_filter1d  # noqa: E402
 
 from benchmarks.experiments_plan import result_path  # noqa: E402
 
@@ -56,7 +57,7 @@ def write(experiments: dict, results_dir: pathlib.Path, docs: pathlib.Path) -> N
         parts += [_table(results, condition) for condition in conditions]
         picture = docs / "experiments" / f"{name}.png"
         _plot(results, picture)
-        parts.append(f"![Training loss over steps, one line a seed](experiments/{picture.name})\n")
+        parts.append(f"![Training loss over steps, mean over a tenth of them, one line a seed](experiments/{picture.name})\n")
         notes = results_dir / name / "notes.md"
         if notes.exists():
             parts.append(notes.read_text().strip() + "\n")
@@ -139,7 +140,8 @@ def _plot(results: list[dict], picture: pathlib.Path) -> None:
         for result in results:
             if result["variant"] == variant and result["curve"]:
                 steps, losses = zip(*result["curve"])
-                axes.plot(steps, losses, linewidth=1, label=f"seed {result['seed']}")
+                smooth = uniform_filter1d(losses, max(1, len(losses) // 10), mode="nearest")  # batches differ a lot
+                axes.plot(steps, smooth, linewidth=1, label=f"seed {result['seed']}")
         axes.set_title(variant, fontsize=10)
         axes.set_xlabel("step")
         axes.grid(alpha=0.3)
