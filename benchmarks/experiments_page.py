@@ -57,7 +57,7 @@ def write(experiments: dict, results_dir: pathlib.Path, docs: pathlib.Path) -> N
         parts += [_table(results, condition) for condition in conditions]
         picture = docs / "experiments" / f"{name}.png"
         _plot(results, picture)
-        parts.append(f"![Training loss over steps, mean over a tenth of them, one line a seed](experiments/{picture.name})\n")
+        parts.append(f"![Loss over steps, mean over a tenth of them, one line a seed](experiments/{picture.name})\n")
         notes = results_dir / name / "notes.md"
         if notes.exists():
             parts.append(notes.read_text().strip() + "\n")
