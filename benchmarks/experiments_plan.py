@@ -109,7 +109,7 @@ def experiments(more_soundfonts: str) -> dict[str, Experiment]:
         ),
         "settings": Experiment(
             "What makes tasnet learn",
-            "Each row changes one setting of flags/tasnet.flags; five minutes each.",
+            "Each row changes one setting of flags/practical.flags; five minutes each.",
             tuple(
                 Variant(name, (*TASNET, *changes), 5.0)
                 for name, *changes in (
