@@ -83,7 +83,7 @@ def experiments(more_soundfonts: str) -> dict[str, Experiment]:
         ),
         "models-all": Experiment(
             "Models, all four instruments",
-            "Which network, in equal time at 16 kHz? On chunks of a second; baselines and WaveNet on 100 ms, as published.",
+            "Which network, in equal time at 16 kHz? On chunks of a second; of 100 ms for baselines and WaveNet.",
             tuple(Variant(name, own) for name, own in MODELS.items()),
             (0, 1, 2),
         ),
@@ -93,7 +93,6 @@ def experiments(more_soundfonts: str) -> dict[str, Experiment]:
             tuple(
                 Variant(name, (*own, f"--targets={ONE}", *one.get(name, ()))) for name, own in MODELS.items()
             ),
-            (0, 1, 2),
         ),
         "settings": Experiment(
             "What makes tasnet learn",
