@@ -142,6 +142,8 @@ def evaluate_run(
     def separator_of(present: tuple[str, ...]) -> Separator:
         return Separator.from_run(run_dir, present=present)
 
+    separator_of(() if config.conditioning == "none" else config.outputs)  # raises now, not after the first song
+
     def separate(song: Song, advance: Callable[[float], None]) -> dict[str, np.ndarray]:
         estimates = {name: np.zeros_like(song.mixture) for name in song.references}
         present = ()
