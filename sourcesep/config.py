@@ -166,7 +166,7 @@ class Config:
     )
     loss: str = _flag(
         "mae",
-        "Loss, a sum of weighted terms such as mae+0.5*spectrogram; terms: mae, mse, spectrogram, difference.",
+        "Loss, a sum of weighted terms such as mae+0.5*spectrogram; terms: mae, mse, nmse, spectrogram, difference.",
     )
     stacks: int = _flag(4, "wavenet, tasnet: stacks of blocks.", minimum=1)
     blocks: int = _flag(10, "wavenet, tasnet: blocks in a stack; block b has dilation 2**b.", minimum=1, maximum=20)
@@ -235,16 +235,17 @@ class Config:
             raise InputError(f"--blind contradicts --conditioning={self.conditioning}, which tells what is there")
         if self.blind and self.require != "any":
             raise InputError("--blind needs --require=any, so that the model hears pieces that lack an instrument")
-        for flag, is_set in (
-            ("consistent", self.consistent),
-            ("difference", self.difference and self.model == "wave_u_net"),
+        for flag, is_set, instead in (
+            ("consistent", self.consistent, "--noconsistent"),
+            ("difference", self.difference and self.model == "wave_u_net", "--nodifference"),
+            (f"loss={self.loss}", "nmse" in self.loss, "mse in place of nmse"),
         ):
             if is_set and n_left and not self.other:
                 raise InputError(
-                    f"--{flag}: the stems of these --targets do not make up the mixture; add --other, or --no{flag}"
+                    f"--{flag}: the stems of these --targets do not make up the mixture; add --other, or {instead}"
                 )
             if is_set and len(self.model_outputs) < 2:
-                raise InputError(f"--{flag}: the model gives one stem at a time, nothing to sum; add --no{flag}")
+                raise InputError(f"--{flag}: the model gives one stem at a time, nothing to sum; add {instead}")
 
     @property
     def parsed_instruments(self) -> tuple[Instrument, ...]:

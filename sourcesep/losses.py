@@ -16,6 +16,7 @@ from data_gen import InputError
 
 FRAME_SAMPLES, HOP_SAMPLES = 1024, 256  # of the spectrogram loss
 MAGNITUDE_FLOOR = 1e-6  # keeps the gradient of |STFT| finite at silence; 120 dB below full scale
+ENERGY_FLOOR = 1e-6  # mean square of a mixture that is all but silent; 60 dB below full scale
 DIFFERENCE_WEIGHT = 0.1  # of the difference loss when none is given
 
 Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
@@ -29,6 +30,16 @@ def mae(stems: tf.Tensor, estimates: tf.Tensor) -> tf.Tensor:
 def mse(stems: tf.Tensor, estimates: tf.Tensor) -> tf.Tensor:
     """Mean squared error."""
     return tf.reduce_mean(tf.square(estimates - stems))
+
+
+def nmse(stems: tf.Tensor, estimates: tf.Tensor) -> tf.Tensor:
+    """Normalised mean squared error: of each example, over the mean square of the mixture, the sum of its stems.
+
+    So a quiet song counts as much as a loud one. A mixture below ENERGY_FLOOR counts as silence.
+    """
+    error = tf.reduce_mean(tf.square(estimates - stems), [1, 2])  # to [batch]
+    energy = tf.reduce_mean(tf.square(tf.reduce_sum(stems, -1)), 1)
+    return tf.reduce_mean(error / (energy + ENERGY_FLOOR))
 
 
 def magnitudes(waveforms: tf.Tensor) -> tf.Tensor:
@@ -66,7 +77,7 @@ def difference(stems: tf.Tensor, estimates: tf.Tensor) -> tf.Tensor:
     return -tf.reduce_mean(tf.reduce_sum(pairs * off_diagonal, [2, 3])) / (n_instruments * (n_instruments - 1))
 
 
-TERMS = {"mae": mae, "mse": mse, "spectrogram": spectrogram, "difference": difference}
+TERMS = {"mae": mae, "mse": mse, "nmse": nmse, "spectrogram": spectrogram, "difference": difference}
 
 
 def make_loss(text: str, n_targets: int, chunk_samples: int) -> Loss:

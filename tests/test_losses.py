@@ -23,6 +23,14 @@ def test_mae_and_mse_are_their_definitions():
     assert float(losses.mse(STEMS, ESTIMATES)) == pytest.approx(np.square(STEMS - ESTIMATES).mean(), rel=1e-5)
 
 
+def test_the_normalised_mse_weighs_quiet_and_loud_examples_alike():
+    energies = np.square(STEMS.sum(-1)).mean(1)
+    expected = (np.square(STEMS - ESTIMATES).mean((1, 2)) / energies).mean()
+    assert float(losses.nmse(STEMS, ESTIMATES)) == pytest.approx(expected, rel=1e-4)
+    gains = np.array([0.1, 2.0], np.float32)[:, None, None]
+    assert float(losses.nmse(gains * STEMS, gains * ESTIMATES)) == pytest.approx(expected, rel=1e-3)
+
+
 def test_the_spectrogram_loss_agrees_with_numpy():
     expected = np.square(numpy_magnitudes(STEMS) - numpy_magnitudes(ESTIMATES)).mean()
     assert float(losses.spectrogram(STEMS, ESTIMATES)) == pytest.approx(expected, rel=1e-4)
@@ -39,7 +47,7 @@ def test_the_difference_loss_is_minus_the_mean_off_diagonal():
     assert float(losses.difference(STEMS, ESTIMATES)) == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("text", ["mae", "mse", "mae+spectrogram", "mae+difference"])
+@pytest.mark.parametrize("text", ["mae", "mse", "nmse", "mae+spectrogram", "mae+difference"])
 def test_gradients_are_those_of_finite_differences(text):
     # tf.signal.stft works in float32: differences are taken along a random direction, where they are large.
     loss = losses.make_loss(text, 3, 3000)
@@ -53,7 +61,7 @@ def test_gradients_are_those_of_finite_differences(text):
     assert slope == pytest.approx(numeric, rel=0.02, abs=1e-3)
 
 
-@pytest.mark.parametrize("text", ["mae", "mse", "mae+spectrogram", "mae+difference"])
+@pytest.mark.parametrize("text", ["mae", "mse", "nmse", "mae+spectrogram", "mae+difference"])
 def test_gradients_are_finite_at_silence(text):
     silence = tf.zeros((1, 2048, 2))
     with tf.GradientTape() as tape:

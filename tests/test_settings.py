@@ -28,6 +28,7 @@ from sourcesep.separation import Separator
         ({"consistent": True, "targets": ("bass",)}, "--consistent.*do not make up the mixture.*--other"),
         ({"consistent": True, "conditioning": "embedding"}, "--consistent.*one stem"),
         ({"model": "wave_u_net", "targets": ("bass",)}, "--difference.*--nodifference"),
+        ({"loss": "mae+nmse", "targets": ("bass",)}, "--loss=mae.nmse.*do not make up the mixture.*mse in place of"),
         ({"model": "wave_u_net", "conditioning": "binary"}, "--conditioning=binary.*wavenet, tasnet can"),
         ({"blind": True}, "--blind needs --require=any"),
         ({"blind": True, "require": "any", "conditioning": "binary"}, "--blind contradicts"),
