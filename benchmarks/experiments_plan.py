@@ -71,16 +71,6 @@ def experiments(more_soundfonts: str) -> dict[str, Experiment]:
     """All of them by name; `more_soundfonts` are paths as --soundfonts takes them."""
     one = {"Wave-U-Net": ("--nodifference",)}
     return {
-        "losses": Experiment(
-            "Four losses",
-            "Which loss? WaveNet of 64 filters and 2 stacks of 10 blocks at 44.1 kHz, 1,500 steps each.",
-            tuple(Variant(name, (*REDUCED, f"--loss={loss}"), None) for name, loss in LOSSES.items()),
-        ),
-        "published": Experiment(
-            "The published network",
-            "128 filters, 4 stacks of 10 blocks, for its 1,500 steps, with the loss that did best above.",
-            (Variant("WaveNet 4 x 10, 128 filters", PUBLISHED, None),),
-        ),
         "models-all": Experiment(
             "Models, all four instruments",
             "Which network, in equal time at 16 kHz? On chunks of a second; of 100 ms for baselines and WaveNet.",
@@ -94,9 +84,19 @@ def experiments(more_soundfonts: str) -> dict[str, Experiment]:
                 Variant(name, (*own, f"--targets={ONE}", *one.get(name, ()))) for name, own in MODELS.items()
             ),
         ),
+        "losses": Experiment(
+            "Four losses",
+            "Which loss? WaveNet of 64 filters and 2 stacks of 10 blocks at 44.1 kHz, 1,500 steps each.",
+            tuple(Variant(name, (*REDUCED, f"--loss={loss}"), None) for name, loss in LOSSES.items()),
+        ),
+        "published": Experiment(
+            "The published network",
+            "128 filters, 4 stacks of 10 blocks, for its 1,500 steps, with the loss that did best above.",
+            (Variant("WaveNet 4 x 10, 128 filters", PUBLISHED, None),),
+        ),
         "settings": Experiment(
             "What makes tasnet learn",
-            "Each row changes one setting of flags/practical.flags; five minutes each.",
+            "Each row changes one setting of flags/practical.flags; five minutes, one seed: half a dB means nothing.",
             tuple(
                 Variant(name, (*TASNET, *changes), 5.0)
                 for name, *changes in (
@@ -104,6 +104,7 @@ def experiments(more_soundfonts: str) -> dict[str, Experiment]:
                     ("loss MAE", "--loss=mae"),
                     ("loss MAE + spectrogram", "--loss=mae+spectrogram"),
                     ("loss MSE + spectrogram", "--loss=mse+spectrogram"),
+                    ("loss normalised MSE", "--loss=nmse"),
                     ("encoder of 256 filters and stride 16", "--encoder_filters=256", "--encoder_stride=16"),
                     ("2 x 7 blocks", "--blocks=7"),
                     ("ReLU masks", "--mask=relu"),
