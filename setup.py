@@ -16,7 +16,7 @@ setuptools.setup(
     license="MIT",
     python_requires=">=3.9",
     packages=["data_gen", "sourcesep", "sourcesep.cli", "sourcesep.models"],
-    package_data={"sourcesep": ["templates/*"]},
+    package_data={"sourcesep": ["templates/*", "pretrained/*"]},
     install_requires=[
         "absl-py",
         "h5py",

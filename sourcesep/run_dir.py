@@ -21,6 +21,8 @@ from data_gen import InputError
 from sourcesep.config import Config
 from sourcesep.models import build, plain
 
+PRETRAINED = pathlib.Path(__file__).with_name("pretrained")  # the run whose model comes with the package
+
 _MAY_CHANGE = (
     *("steps", "validate_every", "patience", "checkpoint_minutes", "learning_rate", "clip_norm", "mixed_precision"),
     *("render", "workers", "reuse", "pool_chunks", "strategy"),

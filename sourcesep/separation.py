@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pathlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ import tensorflow as tf
 from data_gen import InputError
 from sourcesep import audio
 from sourcesep.models.receptive_field import ReceptiveField, receptive_field
-from sourcesep.run_dir import RunDir
+from sourcesep.run_dir import PRETRAINED, RunDir
 from sourcesep.tflite import TFLiteModel
 
 # Of the windows that the model sees. A receptive field of each is computed twice; longer ones only cost memory.
@@ -116,12 +117,16 @@ class Separator:
 
     @classmethod
     def from_run(
-        cls, run_dir: str, window_s: float | None = None, batch_windows: int = 1, present: tuple[str, ...] = ()
+        cls,
+        run_dir: str | pathlib.Path = PRETRAINED,
+        window_s: float | None = None,
+        batch_windows: int = 1,
+        present: tuple[str, ...] = (),
     ) -> Separator:
         """The separator that a training run left.
 
         Args:
-            run_dir: folder of the run.
+            run_dir: folder of the run; by default the one that comes with the package.
             window_s, batch_windows: see the class.
             present: stems to extract, which a model trained with --conditioning is told; empty for all.
 

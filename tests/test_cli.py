@@ -1,5 +1,6 @@
 """The commands as a person meets them: in processes of their own."""
 
+import dataclasses
 import json
 import pathlib
 import shutil
@@ -12,6 +13,9 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import ROOT, SOUNDFONT
+
+from sourcesep import metrics, sources
+from sourcesep.run_dir import PRETRAINED, RunDir
 
 SMALL = [
     "--instruments=drums,bass",
@@ -124,6 +128,21 @@ def test_separate_without_a_file_scores_a_piece_that_training_has_not_heard(trai
     ]
     np.testing.assert_allclose(sum(references), mixture, atol=1e-6)
     assert np.abs(mixture).max() > 0.05
+
+
+def test_separate_without_a_run_uses_the_model_in_the_package(tmp_path):
+    # A piece and a SoundFont that it has not heard, at another rate and in stereo.
+    config = dataclasses.replace(RunDir(PRETRAINED).config(), sample_rate=44_100)
+    (source,) = sources.rendered(config, config.outputs, "", (SOUNDFONT,), 1, 10.0)
+    song = source.load()
+    soundfile.write(tmp_path / "song.wav", np.repeat(song.mixture, 2, axis=1), 44_100)
+    status, _, errors = run("separate.py", f"--output_dir={tmp_path}", tmp_path / "song.wav")
+    assert status == 0, errors
+    for name in ("drums", "piano", "strings", "bass"):
+        estimate, _ = soundfile.read(tmp_path / "song" / f"{name}.wav", dtype="float32")
+        assert estimate.shape == (441_000, 2)
+        score = metrics.score_stem(song.references[name], estimate[:, :1], song.mixture, 44_100)
+        assert score["sdr_improvement_db"] > 3.0, name
 
 
 def test_separate_plays_a_midi_file(trained, tmp_path, real_midi):
@@ -252,6 +271,7 @@ BAD = {
     "no piece": (no_piece, "none of 1 readable MIDI files holds all of the instruments (drums in 0, piano in 1)"),
     "no SoundFont": (lambda *_: ["train.py", *SMALL, "--soundfonts=/no.sf2"], "no such SoundFont: /no.sf2"),
     "damaged SoundFont": (damaged_soundfont, "bad.sf2: FluidSynth cannot load"),
+    "nothing to split": (lambda *_: ["separate.py"], "name a sound file to split"),
     "no run": (lambda *_: ["separate.py", "--run_dir=/nowhere", "song.wav"], "/nowhere: no run directory"),
     "no weights": (without_weights, "no weights there yet"),
     "no TFLite file": (text_for_tflite, "song.tflite: no TFLite file of export.py"),

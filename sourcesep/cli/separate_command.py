@@ -18,7 +18,7 @@ FLAGS = flags.FLAGS
 
 def separate() -> None:
     """Entry point of separate.py and sourcesep_separate."""
-    flags.DEFINE_string("run_dir", "runs/wavenet", "Folder of the run whose model is used.")
+    flags.DEFINE_string("run_dir", "", "Folder of the run whose model is used; empty for the one in the package.")
     flags.DEFINE_string("tflite", "", "TFLite file of export.py to use in place of a run.")
     flags.DEFINE_string("output_dir", "separated", "Folder for the stems.")
     flags.DEFINE_list("present", [], "Stems to extract, for a model trained with --conditioning; empty for all.")
@@ -86,13 +86,15 @@ def _model_to_use(paths: list[str]):
             raise InputError("--tflite splits sound files: name some, and no MIDI files")
         load = functools.partial(_load_tflite, FLAGS.tflite, FLAGS.batch_windows)
         return None, load().instruments, load
-    from sourcesep.run_dir import RunDir
+    from sourcesep.run_dir import PRETRAINED, RunDir
 
-    run = RunDir(FLAGS.run_dir)
+    if not paths and not FLAGS.run_dir:
+        raise InputError("name a sound file to split, or a --run_dir one of whose held-out pieces to take")
+    run = RunDir(FLAGS.run_dir or PRETRAINED)
     run_config = run.config()
     run.check_weights()
     present = tuple(FLAGS.present)
-    load = functools.partial(_load_separator, FLAGS.run_dir, FLAGS.window_s, FLAGS.batch_windows, present)
+    load = functools.partial(_load_separator, run.path, FLAGS.window_s, FLAGS.batch_windows, present)
     return run_config, present or run_config.outputs, load
 
 

@@ -1,0 +1,132 @@
+"""Puts a run's model into the package, with its card: `python -m benchmarks.pretrained --run_dir=runs/tasnet`.
+
+Run evaluate.py on it first, with SoundFonts that it heard and others: its figures go into the card.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import shutil
+import sys
+
+from absl import app, flags
+
+from benchmarks.experiments import count_parameters, read_losses, training_time_s
+from benchmarks.machine import processor
+from data_gen import InputError
+from data_gen.corpus import open_corpus
+from data_gen.synth import default_soundfont
+from sourcesep.run_dir import PRETRAINED, RunDir
+
+MAX_BYTES = 10_000_000
+SOUNDS = {  # licences of the SoundFonts that models in the package may have heard
+    "FluidR3_GM.sf2": "FluidR3_GM.sf2 (Frank Wen) is under the MIT licence",
+    "MuseScore_General_Full.sf2": "MuseScore_General_Full.sf2 (S. Christian Collins and others) is under the MIT"
+    " licence, parts of it in the public domain or CC0",
+}
+
+CARD = """# The model in the package
+
+Splits a recording into {outputs}.
+`sourcesep_separate song.wav` uses it; in Python, `Separator.from_run()`. This folder is a run directory, for
+export.py too.
+
+- **Network**: {config.model}, {n_parameters:,} parameters, {config.sample_rate:,} Hz: what lies above
+  {nyquist:,} Hz is in no stem.
+- **Data**: {n_songs} openly licensed MIDI files (songs of games: Freedoom, Simutrans, EasyRPG and others, under BSD,
+  Artistic, CC-BY, CC0 and zlib licences; none is contained here), played through
+  {soundfonts}. No recording was used.
+- **Sounds**: {sounds}.
+- **Licence** of the weights: MIT, like the package.
+- **Training**: {config.steps:,} steps of {config.batch_size} chunks of {config.chunk_ms:g} ms, loss {config.loss},
+  seed {config.seed}; {minutes:.0f} minutes on {processor}.
+- **Limits**: it has heard synthesised instruments alone. Real recordings, voices, effects and mastering are unknown to
+  it, and so is how well it does on them. An instrument that it does not know ends up in the stem that it resembles.
+
+## Figures
+
+SDR in dB where the instrument plays, medians over {n_test} songs kept out of training (zeros score 0); in brackets the
+level in dBFS of what a stem holds while its instrument rests, which should be low. The ideal ratio mask shows how far
+masks on a spectrogram get that know the stems. By
+
+    python {command}
+
+{table}
+
+## The command that trained it
+
+    python train.py {training}
+"""
+
+
+def make_card(config, run: RunDir, scored: dict) -> str:
+    """The README of the folder, from the Config, the weights and the figures of evaluate.py."""
+    lines = [f"| | {' | '.join(config.outputs)} |"]
+    lines.append("|---" * (1 + len(config.outputs)) + "|")
+    for condition, instruments in scored["summary"].items():
+        for row in ("model", "mixture", "ideal ratio mask"):
+            cells = [_cell(instruments[name][row]) for name in config.outputs]
+            lines.append(f"| {condition}: {row} | {' | '.join(cells)} |")
+    corpus = open_corpus(config.midi_dir, config.parsed_instruments, config.require, config.seed)
+    fonts = [pathlib.Path(path).name for path in config.soundfonts or (default_soundfont(),)]
+    return CARD.format(
+        config=config,
+        outputs=", ".join(config.outputs),
+        nyquist=config.sample_rate // 2,
+        n_parameters=count_parameters(run.path),
+        n_songs=corpus.size("train"),
+        n_test=len({piece["name"] for piece in scored["pieces"]}),
+        soundfonts=" and ".join(fonts),
+        sounds="; ".join(SOUNDS[font] for font in fonts),
+        minutes=training_time_s(read_losses(run.path)) / 60,
+        processor=processor(),
+        command=scored["command"],
+        table="\n".join(lines),
+        training=" ".join(_flags(dataclasses.replace(config, midi_dir="MIDI", soundfonts=tuple(fonts)))),
+    )
+
+
+def _flags(config) -> list[str]:
+    """Those that differ from their defaults."""
+    return [
+        f"--{field.name}"
+        if value is True
+        else f"--{field.name}={','.join(value) if isinstance(value, tuple) else value}"
+        for field in dataclasses.fields(config)
+        for value in [getattr(config, field.name)]
+        if value != field.default
+    ]
+
+
+def _cell(scores: dict) -> str:
+    sdr_db, residual_dbfs = scores["sdr_db"]["median"], scores["residual_dbfs"]["mean"]
+    rests = "" if residual_dbfs is None else f" ({residual_dbfs:.0f})"
+    return "–" if sdr_db is None else f"{sdr_db:.1f}{rests}"
+
+
+def main(_) -> int:
+    """Writes the folder."""
+    run = RunDir(flags.FLAGS.run_dir)
+    try:
+        config = run.config()
+        run.check_weights()
+        scored = json.loads((run.path / "evaluation" / "metrics.json").read_text())
+        if run.weights.stat().st_size > MAX_BYTES:
+            raise InputError(f"{run.weights}: over {MAX_BYTES / 1e6:.0f} MB")
+    except (InputError, OSError) as error:
+        print(f"pretrained: {error}", file=sys.stderr)
+        return 1
+    PRETRAINED.mkdir(exist_ok=True)
+    # Nobody else has that folder or those paths.
+    kept = dataclasses.replace(config, midi_dir="", soundfonts=())
+    (PRETRAINED / "config.json").write_text(kept.to_json())
+    shutil.copy(run.weights, PRETRAINED)
+    (PRETRAINED / "README.md").write_text(make_card(config, run, scored))
+    return 0
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("run_dir", "runs/tasnet", "Folder of the run.")
+    app.run(main)
