@@ -234,8 +234,6 @@ class _Worker:
 
     def separate(self, track: Track, report: Callable[[float], None]) -> Separated | Failure:
         """Raises InputError if the model cannot be loaded; what goes wrong with the track is a Failure."""
-        from sourcesep.separate_pieces import separate_midi
-
         self._separator = self._separator or self._load()
         reported_s = 0.0
 
@@ -247,6 +245,8 @@ class _Worker:
         rest = (self._output_dir, self._outputs, track.name, reported)
         try:
             if track.path.lower().endswith(MIDI_SUFFIXES):
+                from sourcesep.separate_pieces import separate_midi  # needs FluidSynth, which sound files do not
+
                 return separate_midi(self._separator, self._config, track.path, *rest)
             return separate_file(
                 self._separator, track.path, *rest, blind=self._config is not None and self._config.blind

@@ -47,6 +47,11 @@ def run(program, *flags, **environment):
     return done.returncode, done.stdout, done.stderr
 
 
+def without_fluidsynth(folder):
+    """Makes a folder for PYTHONPATH in which pyfluidsynth, which asks ctypes for the library, finds none."""
+    (folder / "sitecustomize.py").write_text("import ctypes.util\nctypes.util.find_library = lambda name: None\n")
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("runs") / "small"
@@ -131,12 +136,13 @@ def test_separate_without_a_file_scores_a_piece_that_training_has_not_heard(trai
 
 
 def test_separate_without_a_run_uses_the_model_in_the_package(tmp_path):
-    # A piece and a SoundFont that it has not heard, at another rate and in stereo.
+    # A piece and a SoundFont that it has not heard, at another rate and in stereo; on a machine without FluidSynth.
     config = dataclasses.replace(RunDir(PRETRAINED).config(), sample_rate=44_100)
     (source,) = sources.rendered(config, config.outputs, "", (SOUNDFONT,), 1, 10.0)
     song = source.load()
     soundfile.write(tmp_path / "song.wav", np.repeat(song.mixture, 2, axis=1), 44_100)
-    status, _, errors = run("separate.py", f"--output_dir={tmp_path}", tmp_path / "song.wav")
+    without_fluidsynth(tmp_path)
+    status, _, errors = run("separate.py", f"--output_dir={tmp_path}", tmp_path / "song.wav", PYTHONPATH=str(tmp_path))
     assert status == 0, errors
     for name in ("drums", "piano", "strings", "bass"):
         estimate, _ = soundfile.read(tmp_path / "song" / f"{name}.wav", dtype="float32")
@@ -314,8 +320,7 @@ def test_bad_input_gets_one_line_and_status_1(case, trained, tmp_path):
 
 
 def test_a_missing_fluidsynth_library_is_named_with_the_package_to_install(tmp_path):
-    # pyfluidsynth asks ctypes for the library; a loader that finds nothing is a machine without it.
-    (tmp_path / "sitecustomize.py").write_text("import ctypes.util\nctypes.util.find_library = lambda name: None\n")
+    without_fluidsynth(tmp_path)
     status, _, errors = run("train.py", *SMALL, f"--run_dir={tmp_path}/run", PYTHONPATH=str(tmp_path))
     assert status == 1
     assert "libfluidsynth3" in errors
