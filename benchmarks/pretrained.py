@@ -1,4 +1,4 @@
-"""Puts a run's model into the package, with its card: `python -m benchmarks.pretrained --run_dir=runs/tasnet`.
+"""Puts a run's model into the package, with its card: `python -m benchmarks.pretrained --run_dir=runs/pretrained`.
 
 Run evaluate.py on it first, with SoundFonts that it heard and others: its figures go into the card.
 """
@@ -43,7 +43,7 @@ export.py too.
 - **Training**: {config.steps:,} steps of {config.batch_size} chunks of {config.chunk_ms:g} ms, loss {config.loss},
   seed {config.seed}; {minutes:.0f} minutes on {processor}.
 - **Limits**: it has heard synthesised instruments alone. Real recordings, voices, effects and mastering are unknown to
-  it, and so is how well it does on them. An instrument that it does not know ends up in the stem that it resembles.
+  it, and how well it does on them is not known. What it has not heard ends up in other, or in the stem it resembles.
 
 ## Figures
 
@@ -128,5 +128,5 @@ def main(_) -> int:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("run_dir", "runs/tasnet", "Folder of the run.")
+    flags.DEFINE_string("run_dir", "runs/pretrained", "Folder of the run.")
     app.run(main)

