@@ -239,6 +239,7 @@ class _Worker:
 
         def reported(seconds: float) -> None:
             nonlocal reported_s
+            seconds = min(seconds, track.length_s - reported_s)  # played MIDI fades out after its end
             reported_s += seconds
             report(seconds)
 

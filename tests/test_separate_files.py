@@ -17,7 +17,7 @@ from sourcesep.audio import Encoding
 from sourcesep.models import build
 from sourcesep.outputs import Outputs
 from sourcesep.run_dir import RunDir
-from sourcesep.separate_files import Failure, check_paths, find_tracks, separate_file, separate_tracks
+from sourcesep.separate_files import Failure, _Worker, check_paths, find_tracks, separate_file, separate_tracks
 from sourcesep.separation import Separator
 
 RATE = 8_000
@@ -332,3 +332,14 @@ def test_a_kill_leaves_no_half_file_under_the_final_name_and_the_next_run_clears
     subprocess.run([*command, "3"], cwd=ROOT, check=True)
     assert files_below(out) == ["song/bass.wav", "song/drums.wav"]
     assert soundfile.info(out / "song" / "bass.wav").frames == RATE * 120
+
+
+def test_the_progress_of_a_midi_file_ends_at_its_length(run_dir, config, tmp_path, real_midi):
+    # A bar that is told of more than its total has no percentage to show.
+    song = str(real_midi / "simutrans" / "01-Simutrans-Main-Theme.mid")
+    (track,), _ = find_tracks([song], str(tmp_path))
+    worker = _Worker(lambda: Separator.from_run(run_dir), config, str(tmp_path), Outputs())
+    seconds = []
+    assert not isinstance(worker.separate(track, seconds.append), Failure)
+    assert max(np.cumsum(seconds)) <= track.length_s + 1e-6
+    assert sum(seconds) == pytest.approx(track.length_s)
