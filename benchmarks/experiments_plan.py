@@ -49,8 +49,8 @@ SMALL = (
     *("--require=any", "--loss=mse", "--learning_rate=1e-3", "--schedule=cosine"),
 )
 TASNET = (
-    *(*SMALL, "--model=tasnet", "--stacks=2", "--blocks=8", "--filters=128"),
-    *("--encoder_filters=512", "--encoder_stride=32", "--batch_size=4"),
+    *(*SMALL, "--model=tasnet", "--stacks=2", "--blocks=6", "--filters=192"),
+    *("--encoder_filters=512", "--encoder_stride=128"),
 )
 TASNET_ROW = ("models-all", "tasnet")
 AS_PUBLISHED = ("--chunk_ms=100", "--chunks_per_piece=50", "--pool_chunks=1000", "--batch_size=12")
@@ -105,11 +105,13 @@ def experiments(more_soundfonts: str) -> dict[str, Experiment]:
                     ("loss MAE + spectrogram", "--loss=mae+spectrogram"),
                     ("loss MSE + spectrogram", "--loss=mse+spectrogram"),
                     ("loss normalised MSE", "--loss=nmse"),
-                    ("encoder of 256 filters and stride 16", "--encoder_filters=256", "--encoder_stride=16"),
-                    ("2 x 7 blocks", "--blocks=7"),
+                    ("encoder of 1,024 filters", "--encoder_filters=1024"),
+                    ("stride 32, 2 x 8 blocks", "--encoder_stride=32", "--blocks=8"),
+                    ("128 filters", "--filters=128"),
                     ("ReLU masks", "--mask=relu"),
                     ("stems that sum to the mixture", "--consistent"),
-                    ("batches of 8", "--batch_size=8"),
+                    ("half of the chunks remixed", "--remix=0.5"),
+                    ("batches of 4", "--batch_size=4"),
                     ("learning rate 2e-3", "--learning_rate=2e-3"),
                     ("constant learning rate", "--schedule=constant"),
                 )

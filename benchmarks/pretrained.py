@@ -8,9 +8,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
-import shutil
 import sys
 
+import h5py
+import numpy as np
 from absl import app, flags
 
 from benchmarks.experiments import count_parameters, read_losses, training_time_s
@@ -33,8 +34,8 @@ Splits a recording into {outputs}.
 `sourcesep_separate song.wav` uses it; in Python, `Separator.from_run()`. This folder is a run directory, for
 export.py too.
 
-- **Network**: {config.model}, {n_parameters:,} parameters, {config.sample_rate:,} Hz: what lies above
-  {nyquist:,} Hz is in no stem.
+- **Network**: {config.model}, {n_parameters:,} parameters, stored as float16; {config.sample_rate:,} Hz: what lies
+  above {nyquist:,} Hz is in no stem.
 - **Data**: {n_songs} openly licensed MIDI files (songs of games: Freedoom, Simutrans, EasyRPG and others, under BSD,
   Artistic, CC-BY, CC0 and zlib licences; none is contained here), played through
   {soundfonts}. No recording was used.
@@ -106,6 +107,20 @@ def _cell(scores: dict) -> str:
     return "–" if sdr_db is None else f"{sdr_db:.1f}{rests}"
 
 
+def pack_weights(source: pathlib.Path, target: pathlib.Path) -> None:
+    """Copies a file of Keras weights with its arrays as float16, compressed and each with checksums of its own."""
+    kept = {"dtype": np.float16, "compression": "gzip", "shuffle": True, "fletcher32": True}
+    with h5py.File(source) as file, h5py.File(target, "w", libver="latest") as packed:
+
+        def copy(name, item):
+            if isinstance(item, h5py.Dataset):
+                packed.create_dataset(name, data=item[()], **kept)
+            else:
+                packed.require_group(name).attrs.update(item.attrs)
+
+        file.visititems(copy)
+
+
 def main(_) -> int:
     """Writes the folder."""
     run = RunDir(flags.FLAGS.run_dir)
@@ -113,16 +128,19 @@ def main(_) -> int:
         config = run.config()
         run.check_weights()
         scored = json.loads((run.path / "evaluation" / "metrics.json").read_text())
-        if run.weights.stat().st_size > MAX_BYTES:
-            raise InputError(f"{run.weights}: over {MAX_BYTES / 1e6:.0f} MB")
+        PRETRAINED.mkdir(exist_ok=True)
+        partial = PRETRAINED / "partial.weights.h5"
+        pack_weights(run.weights, partial)
+        if partial.stat().st_size > MAX_BYTES:
+            partial.unlink()
+            raise InputError(f"{run.weights}: over {MAX_BYTES / 1e6:.0f} MB when packed")
+        partial.replace(RunDir(PRETRAINED).weights)
     except (InputError, OSError) as error:
         print(f"pretrained: {error}", file=sys.stderr)
         return 1
-    PRETRAINED.mkdir(exist_ok=True)
     # Nobody else has that folder or those paths.
     kept = dataclasses.replace(config, midi_dir="", soundfonts=())
     (PRETRAINED / "config.json").write_text(kept.to_json())
-    shutil.copy(run.weights, PRETRAINED)
     (PRETRAINED / "README.md").write_text(make_card(config, run, scored))
     return 0
 

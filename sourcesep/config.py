@@ -104,6 +104,13 @@ class Config:
     vary_chorus: float = _flag(
         0.1, "Probability that a visit has chorus, with a strength drawn for each instrument.", minimum=0.0, maximum=1.0
     )
+    remix: float = _flag(
+        0.0,
+        "Probability that a chunk in a batch is mixed of stems from several of its chunks: against learning a small "
+        "collection of MIDI files by heart.",
+        minimum=0.0,
+        maximum=1.0,
+    )
     pool_chunks: int = _flag(1_000, "Chunks in the pool from which batches are drawn.", minimum=1)
     reuse: str = _flag(
         "auto",

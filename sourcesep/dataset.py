@@ -1,4 +1,4 @@
-"""Visits -> tf.data batches: reuse, shuffle pool, batch, prefetch."""
+"""Visits -> tf.data batches: reuse, shuffle pool, batch, remix, prefetch."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ def make_dataset(
     pool_chunks: int,
     batch_size: int,
     seed: int,
+    remix: float = 0.0,
 ) -> tf.data.Dataset:
-    """Chunks in random order, each `reuse` times.
+    """Chunks in random order, each `reuse` times, and remixed with the others of their batch.
 
     Args:
         visits: from `data_gen.workers.Workers`; read in a thread of tf.data.
@@ -33,11 +34,12 @@ def make_dataset(
         reuse: int64 scalar; a change acts on the visits that come after it.
         pool_chunks: size of the shuffled pool.
         batch_size: chunks in a batch.
-        seed: of the shuffle.
+        seed: of the shuffle and of what is remixed.
+        remix: probability that a chunk's stems are replaced, each by that of another chunk; see `remixed`.
 
     Returns:
         Endless batches (mixture float32 [batch, time, 1], stems float32 [batch, time, target], visit int64 [batch], the
-        number of the visit that each chunk came from).
+        numbers of the visits that the batch came from: of each chunk, where nothing is remixed).
     """
     signature = (
         tf.TensorSpec([None, time_samples, 1], tf.float32),
@@ -50,7 +52,36 @@ def make_dataset(
     )
     # The chunks of a visit repeat together: a dataset of its own for each chunk would cost twice the processor time.
     dataset = dataset.flat_map(lambda *visit: tf.data.Dataset.from_tensor_slices(visit).repeat(reuse))
-    return dataset.shuffle(pool_chunks, seed=seed).batch(batch_size, drop_remainder=True).prefetch(2)
+    dataset = dataset.shuffle(pool_chunks, seed=seed).batch(batch_size, drop_remainder=True)
+    if remix:
+        seeds = tf.data.Dataset.random(seed=seed).batch(2)
+        dataset = tf.data.Dataset.zip((dataset, seeds)).map(
+            lambda batch, seed: (*remixed(*batch[:2], remix, seed), *batch[2:])
+        )
+    return dataset.prefetch(2)
+
+
+def remixed(mixture: tf.Tensor, stems: tf.Tensor, probability: float, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Mixtures whose stems come from several chunks of the batch.
+
+    More mixtures than there are pieces: after Uhlich et al. 2017, "Improving music source separation based on deep
+    neural networks through data augmentation and network blending". What the stems leave of a mixture is one part more.
+
+    Args:
+        mixture: float32 [batch, time, 1].
+        stems: float32 [batch, time, target].
+        probability: that a chunk becomes such a mixture.
+        seed: int64 [2]; the same one gives the same result.
+
+    Returns:
+        (mixture, stems), shaped as before.
+    """
+    parts = tf.concat([stems, mixture - tf.reduce_sum(stems, axis=2, keepdims=True)], axis=2)
+    draws = tf.random.stateless_uniform([tf.shape(parts)[0], parts.shape[2] + 1], seed)
+    order = tf.argsort(draws[:, 1:], axis=0)  # of the chunks, for each part one of its own
+    shuffled = tf.transpose(tf.gather(tf.transpose(parts, [2, 0, 1]), tf.transpose(order), batch_dims=1), [1, 2, 0])
+    parts = tf.where(draws[:, :1, None] < probability, shuffled, parts)
+    return tf.reduce_sum(parts, axis=2, keepdims=True), parts[:, :, :-1]
 
 
 class ReuseController:

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from data_gen.chunks import Visit
-from sourcesep.dataset import WINDOW_STEPS, ReuseController, make_dataset
+from sourcesep.dataset import WINDOW_STEPS, ReuseController, make_dataset, remixed
 
 
 def visits(n_chunks=6):
@@ -52,6 +52,41 @@ def test_a_change_of_reuse_acts_while_batches_are_drawn():
     numbers = [number for _ in range(30) for number in next(batches)[0][:, 0, 0].numpy().tolist()]
     later = sorted(set(numbers))[-13:-6]  # the last visit may be cut off
     assert [numbers.count(number) for number in later] == [3] * 7
+
+
+def chunks_to_remix(n_chunks=64):
+    """(mixture, stems) whose parts, two stems and a remainder, are 1, 1000 and 1,000,000 times the chunk's number."""
+    numbers = tf.range(1, n_chunks + 1, dtype=tf.float32)[:, None, None] * tf.ones([1, 3, 1])
+    return numbers * 1_001_001, tf.concat([numbers, numbers * 1_000], axis=2)
+
+
+def test_remixed_stems_come_from_any_chunk_and_make_up_the_mixture_with_the_remainder_of_another():
+    mixture, stems = (np.asarray(part, np.float64) for part in remixed(*chunks_to_remix(), 1.0, tf.constant([1, 2])))
+    remainder = mixture - stems.sum(axis=2, keepdims=True)
+    parts = np.round(np.concatenate([stems, remainder], axis=2) / [1, 1_000, 1_000_000])
+    assert (parts == parts[:, :1]).all()  # a stem stays whole
+    for part in range(3):
+        assert sorted(parts[:, 0, part]) == list(range(1, 65))  # each used once
+    for one, other in itertools.combinations(range(3), 2):
+        assert (parts[:, 0, one] == parts[:, 0, other]).sum() < 10
+
+
+def test_remix_leaves_the_other_chunks_as_they_are():
+    mixture, stems = chunks_to_remix()
+    after_mixture, after_stems = remixed(mixture, stems, 0.5, tf.constant([1, 2]))
+    kept = np.all(np.asarray(after_stems) == np.asarray(stems), axis=(1, 2))
+    assert 16 <= kept.sum() <= 48
+    np.testing.assert_allclose(after_mixture[kept], mixture[kept], rtol=1e-6)
+
+
+def test_batches_are_remixed_and_alike_for_one_seed():
+    def batches(remix):
+        dataset = make_dataset(visits(), 5, 2, tf.Variable(1, dtype=tf.int64), 10, 6, 0, remix)
+        return np.stack([stems[:, 0] for _, stems, _ in dataset.take(20)])
+
+    assert (batches(0.0)[..., 0] == -batches(0.0)[..., 1]).all()
+    assert (batches(1.0)[..., 0] != -batches(1.0)[..., 1]).mean() > 0.5
+    np.testing.assert_array_equal(batches(1.0), batches(1.0))
 
 
 @pytest.fixture

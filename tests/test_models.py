@@ -292,6 +292,13 @@ def test_tasnet_begins_with_equal_shares_of_the_mixture(mask, stride, n_filters)
     np.testing.assert_allclose(model(mixture), np.repeat(mixture / 4, 4, axis=2), atol=1e-6)
 
 
+def test_tasnet_separates_a_quiet_recording_as_a_loud_one():
+    model = build(Config(model="tasnet", stacks=1, blocks=2, filters=8, encoder_stride=16, encoder_filters=64))
+    mixture = noise(1, 1_000, 1)
+    loud = np.asarray(model(mixture))
+    np.testing.assert_allclose(model(mixture / 30) * 30, loud, atol=0.01 * np.abs(loud).max())
+
+
 def test_the_baseline_ends_without_a_relu_and_its_skips_add_the_input(config):
     plain_config, skip_config = (
         dataclasses.replace(config, **TINY, model=name) for name in ("baseline", "baseline_skip")

@@ -39,7 +39,8 @@ def build(config, mixture, condition=None):
         kernel_initializer=keras.initializers.Constant(waves.transpose(1, 2, 0)),  # [half, time, filter]
         name="encoder",
     )(folded)
-    x = layers.LayerNormalization(name="norm")(encoded)
+    # Its variance goes with the square of the level: Keras' usual epsilon of 1e-3 is above that of music at -20 dBFS.
+    x = layers.LayerNormalization(epsilon=1e-8, name="norm")(encoded)
     x = layers.Conv1D(config.filters, 1, name="bottleneck")(x)
     x = residual_blocks(x, config, "gated", condition, normalise=True)
     x = layers.ReLU(name="skips_relu")(layers.LayerNormalization(name="skips_norm")(x))
