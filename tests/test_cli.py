@@ -144,13 +144,13 @@ def test_separate_without_a_run_uses_the_model_in_the_package(tmp_path):
     without_fluidsynth(tmp_path)
     status, _, errors = run("separate.py", f"--output_dir={tmp_path}", tmp_path / "song.wav", PYTHONPATH=str(tmp_path))
     assert status == 0, errors
-    # Any share of the mixture improves the SDR of a soft instrument, and none the SI-SDR. With piano and strings it hangs
-    # on the piece.
-    for name, least_db in (("drums", 5.0), ("piano", -np.inf), ("strings", -np.inf), ("bass", 5.0)):
+    for name in ("drums", "piano", "strings", "bass", "other"):
         estimate, _ = soundfile.read(tmp_path / "song" / f"{name}.wav", dtype="float32")
         assert estimate.shape == (441_000, 2)
-        score = metrics.score_stem(song.references[name], estimate[:, :1], song.mixture, 44_100)
-        assert score["si_sdr_improvement_db"] > least_db, name
+        if name in ("drums", "bass"):  # how well it does with the others hangs on the piece
+            # Any share of the mixture improves the SDR of a soft instrument, and none the SI-SDR.
+            score = metrics.score_stem(song.references[name], estimate[:, :1], song.mixture, 44_100)
+            assert score["si_sdr_improvement_db"] > 5.0, name
 
 
 def test_separate_plays_a_midi_file(trained, tmp_path, real_midi):
