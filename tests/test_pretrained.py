@@ -1,11 +1,13 @@
 import h5py
 import numpy as np
 import pytest
+from conftest import SOUNDFONT
 
 from benchmarks.pretrained import pack_weights
 from data_gen import InputError
+from sourcesep import metrics, sources
 from sourcesep.models import build
-from sourcesep.run_dir import RunDir
+from sourcesep.run_dir import PRETRAINED, RunDir
 
 
 @pytest.fixture
@@ -37,3 +39,19 @@ def test_damaged_packed_weights_are_refused(packed):
     run.weights.write_bytes(data)
     with pytest.raises(InputError, match="damaged"):
         run.model()
+
+
+def test_the_model_in_the_package_separates_pieces_through_a_soundfont_that_it_has_not_heard():
+    run = RunDir(PRETRAINED)
+    config, model = run.config(), run.model()
+    improvements_db = {name: [] for name in config.outputs}
+    for source in sources.rendered(config, config.outputs, "", (SOUNDFONT,), 12, 5.0):
+        song = source.load()
+        stems = np.asarray(model(song.mixture.reshape(1, -1, 1)))[0]
+        for name, stem in zip(config.outputs, stems.T):
+            score = metrics.score_stem(song.references[name], stem[:, None], song.mixture, config.sample_rate)
+            improvements_db[name].append(score["si_sdr_improvement_db"])
+    # Any share of the mixture improves the SDR of a soft instrument, and none the SI-SDR. Silent stems have none.
+    medians_db = {name: np.nanmedian(np.array(values, float)) for name, values in improvements_db.items()}
+    for name, least_db in (("drums", 5.0), ("bass", 1.5), ("piano", 0.0)):
+        assert medians_db[name] > least_db, medians_db
