@@ -23,7 +23,8 @@ test: $(VENV)/installed
 # Export, saving and loading, training steps; the exported model behind KServe.
 test-latest:
 	$(MAKE) --no-print-directory test VENV=.venv-latest EXTRAS=latest,dev \
-		TESTS="tests/test_exporting.py tests/test_serving.py tests/test_models.py tests/test_separation.py tests/test_training.py"
+		TESTS="tests/test_exporting.py tests/test_serving.py tests/test_models.py tests/test_separation.py tests/test_training.py \
+		tests/test_pretrained.py"
 
 # Needs the fluidsynth program (the judge of fidelity) and a folder of MIDI files.
 bench: $(VENV)/installed

@@ -110,7 +110,7 @@ def _cell(scores: dict) -> str:
 def pack_weights(source: pathlib.Path, target: pathlib.Path) -> None:
     """Copies a file of Keras weights with its arrays as float16, compressed and each with checksums of its own."""
     kept = {"dtype": np.float16, "compression": "gzip", "shuffle": True, "fletcher32": True}
-    with h5py.File(source) as file, h5py.File(target, "w", libver="latest") as packed:
+    with h5py.File(source) as file, h5py.File(target, "w") as packed:
 
         def copy(name, item):
             if isinstance(item, h5py.Dataset):
@@ -128,6 +128,7 @@ def main(_) -> int:
         config = run.config()
         run.check_weights()
         scored = json.loads((run.path / "evaluation" / "metrics.json").read_text())
+        card = make_card(config, run, scored)
         PRETRAINED.mkdir(exist_ok=True)
         partial = PRETRAINED / "partial.weights.h5"
         pack_weights(run.weights, partial)
@@ -141,7 +142,7 @@ def main(_) -> int:
     # Nobody else has that folder or those paths.
     kept = dataclasses.replace(config, midi_dir="", soundfonts=())
     (PRETRAINED / "config.json").write_text(kept.to_json())
-    (PRETRAINED / "README.md").write_text(make_card(config, run, scored))
+    (PRETRAINED / "README.md").write_text(card)
     return 0
 
 
