@@ -13,11 +13,12 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 def processor() -> str:
-    """Model and number of cores."""
+    """Model and number of cores that this process may run on."""
     cpu_info = pathlib.Path("/proc/cpuinfo")
     lines = cpu_info.read_text().splitlines() if cpu_info.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{models[0] if models else platform.processor()}, {os.cpu_count()} cores"
+    n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{models[0] if models else platform.processor()}, {n_cores} core{'' if n_cores == 1 else 's'}"
 
 
 def measured(module: str, python: str, function: str, *arguments: str):
