@@ -6,12 +6,15 @@ benchmarks/results/experiments, one JSON file a run, and is not done again; dele
 listener has to say stands in NAME/notes.md there and is copied into the page.
 
 A time budget is turned into steps before the first run of a variant, from how long a step takes once training is under
-way, since the learning rate follows a schedule over the steps. Nothing else should run on the machine.
+way, since the learning rate follows a schedule over the steps; nothing else should run on the machine then. The times
+lie in seconds_per_step.json there. Minutes are those of the machine that ran the first row: on another one, or on
+another day, a step of tasnet is timed again, and all times are scaled by it.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import logging as python_logging
 import os
@@ -22,6 +25,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 from absl import app, flags, logging
 
@@ -29,17 +33,62 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import experiments_page  # noqa: E402
-from benchmarks.experiments_plan import INSTRUMENTS, LOSSES, Variant, experiments, result_path  # noqa: E402
+from benchmarks.experiments_plan import (  # noqa: E402
+    INSTRUMENTS,
+    LOSSES,
+    TASNET_ROW,
+    Variant,
+    experiments,
+    result_path,
+)
 from benchmarks.machine import processor  # noqa: E402
 from data_gen import InputError  # noqa: E402
 from data_gen.corpus import open_corpus  # noqa: E402
 from data_gen.instruments import parse_instruments  # noqa: E402
 from data_gen.synth import default_soundfont  # noqa: E402
+from sourcesep.run_dir import write_atomically  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "experiments"
 CALIBRATION_S = 30.0
 CALIBRATION_POINTS = 4  # losses logged, at least
 MAX_CALIBRATION_S = 600.0
+
+
+class StepTimes:
+    """How long a step of each row takes, kept in a file, on the machine that the first one was measured on.
+
+    Args:
+        path: of the file.
+        measure: from flags of train.py to the seconds that a step takes now.
+        row, row_flags: what is measured again where this may be another machine.
+    """
+
+    def __init__(self, path: pathlib.Path, measure: Callable[[list[str]], float], row: str, row_flags: list[str]):
+        self._path = path
+        self._measure = measure
+        self._row, self._row_flags = row, row_flags
+
+    def steps(self, row: str, row_flags: list[str], minutes: float) -> int:
+        """How many steps of a row fit into so many minutes there."""
+        if row not in self._known():
+            slowness = self.slowness
+            self._keep(row, self._measure(row_flags) / slowness)
+        return max(1, round(60 * minutes / self._known()[row]))
+
+    @functools.cached_property
+    def slowness(self) -> float:
+        """How much longer a step takes now than it did there."""
+        now_s = self._measure(self._row_flags)
+        if self._row not in self._known():
+            self._keep(self._row, now_s)
+        return now_s / self._known()[self._row]
+
+    def _known(self) -> dict[str, float]:
+        return json.loads(self._path.read_text()) if self._path.exists() else {}
+
+    def _keep(self, row: str, step_s: float) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(self._path, (json.dumps({**self._known(), row: step_s}, indent=1) + "\n").encode())
 
 
 class Runner:
@@ -54,6 +103,9 @@ class Runner:
         self.pieces = min(options.pieces, n_held_out)
         self.work_dir = pathlib.Path(os.path.relpath(options.work_dir, ROOT))  # commands run in ROOT,
         os.chdir(ROOT)  # and so does this
+        name, row = TASNET_ROW
+        (tasnet,) = (variant for variant in experiments("")[name].variants if variant.name == row)
+        self.times = StepTimes(RESULTS / "seconds_per_step.json", self._measure_step_s, row, self._shared_flags(tasnet))
 
     def run(self, name: str, variant: Variant, seed: int) -> None:
         """Trains and scores one row with one seed, unless that is done."""
@@ -62,25 +114,14 @@ class Runner:
             return
         run_dir = self.work_dir / path.relative_to(RESULTS).with_suffix("")
         logging.info("%s: %s, seed %d", name, variant.name, seed)
-        shared = [f"--midi_dir={self.midi_dir}", f"--soundfonts={self.options.soundfont}", *variant.flags]
-        shared += [f"--seed={seed}", f"--run_dir={run_dir}"]
+        shared = [*self._shared_flags(variant), f"--seed={seed}", f"--run_dir={run_dir}"]
         tests = [f"{self.options.soundfont},{self.options.unseen_soundfont}", self.midi_dir]
         how_much = [f"--pieces={self.pieces}", f"--seconds={self.options.seconds}"]
         minutes = None if variant.minutes is None else self.options.minutes or variant.minutes
         if variant.peer:
-            command = [
-                os.path.abspath(self.options.peers_python),
-                "-m",
-                "benchmarks.peers",
-                f"--peer={variant.peer}",
-                *shared,
-            ]
-            command += [
-                f"--minutes={minutes}",
-                f"--test_soundfonts={tests[0]}",
-                f"--test_midi_dir={tests[1]}",
-                *how_much,
-            ]
+            command = [os.path.abspath(self.options.peers_python), "-m", "benchmarks.peers", f"--peer={variant.peer}"]
+            command += [*shared, f"--minutes={minutes * self.times.slowness:.2f}", *how_much]
+            command += [f"--test_soundfonts={tests[0]}", f"--test_midi_dir={tests[1]}"]
             if self.options.max_steps:
                 command.append(f"--max_steps={self.options.max_steps}")
             _call(command)
@@ -92,7 +133,7 @@ class Runner:
             if self.options.max_steps:
                 command.append(f"--steps={self.options.max_steps}")
             elif minutes is not None:
-                command.append(f"--steps={self._steps(name, variant, shared, minutes)}")
+                command.append(f"--steps={self.times.steps(variant.timed_as or variant.name, shared, minutes)}")
             _call(command)
             points = read_losses(run_dir)
             curve = [(step, loss) for _, step, loss in points]
@@ -120,23 +161,18 @@ class Runner:
             "curve": _thin(curve),
         }
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(result) + "\n")
-        os.replace(partial, path)
+        write_atomically(path, (json.dumps(result) + "\n").encode())
 
-    def _steps(self, name: str, variant: Variant, shared: list[str], minutes: float) -> int:
-        """How many steps fit into so many minutes; measured once for each variant."""
-        name, row = variant.same_as or (name, variant.name)
-        path = RESULTS / name / "seconds_per_step.json"
-        known = json.loads(path.read_text()) if path.exists() else {}
-        if row not in known:
-            run_dir = self.work_dir / "calibration"
+    def _measure_step_s(self, flags_of_row: list[str]) -> float:
+        run_dir = self.work_dir / "calibration"
+        shutil.rmtree(run_dir, ignore_errors=True)
+        try:
+            return measure_step_s([sys.executable, "train.py", *flags_of_row, f"--run_dir={run_dir}"], run_dir)
+        finally:
             shutil.rmtree(run_dir, ignore_errors=True)
-            known[row] = measure_step_s([sys.executable, "train.py", *shared, f"--run_dir={run_dir}"], run_dir)
-            shutil.rmtree(run_dir, ignore_errors=True)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(known, indent=1) + "\n")
-        return max(1, round(60 * minutes / known[row]))
+
+    def _shared_flags(self, variant: Variant) -> list[str]:
+        return [f"--midi_dir={self.midi_dir}", f"--soundfonts={self.options.soundfont}", *variant.flags]
 
 
 def measure_step_s(command: list[str], run_dir: pathlib.Path) -> float:

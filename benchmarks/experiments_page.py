@@ -21,6 +21,9 @@ Written by `python benchmarks/experiments.py`; nothing here is typed by hand but
 
 Figures are medians over held-out songs of the SDR in dB where the instrument plays; `all` is their mean over
 instruments. With several seeds: the mean, and the lowest to the highest. `n` is the number of songs.
+
+Ten minutes are two cores of the machine that ran the first row: as many steps as they allow. Where a faster or slower
+machine ran a row, tasnet's step told by how much; what each run took is at the end of its section.
 """
 
 
@@ -86,21 +89,21 @@ def _table(results: list[dict], place: str) -> str:
     n = next(iter(results))
     heard = {next(c for c in result["summary"] if _place(c) == place).partition(" (")[2][:-1] for result in results}
     note = f" ({heard.pop()})" if len(heard) == 1 else ""
-    head = [f"{place}{note}", "parameters", "steps", "minutes", *names, "all"]
+    head = [f"{place}{note}", "parameters", "steps", *names, "all"]
     lines = [" | ".join(head), "|".join(["---"] * len(head))]
     for variant in dict.fromkeys(result["variant"] for result in results):
         alike = [result for result in results if result["variant"] == variant]
         cells = [_cell([_rows(result, place)[name]["model"]["sdr_db"]["median"] for result in alike]) for name in names]
         cells.append(_cell([_mean_over(_rows(result, place), "model") for result in alike]))
         seeds = f", {len(alike)} seeds" if len(alike) > 1 else ""
-        facts = [f"{alike[0]['parameters']:,}", _span([r["steps"] for r in alike]), _minutes(alike)]
+        facts = [f"{alike[0]['parameters']:,}", _span([result["steps"] for result in alike])]
         lines.append(" | ".join([f"{variant}{seeds}", *facts, *cells]))
     anchors = _rows(n, place)
     for row in ANCHORS:
         cells = [_cell([anchors[name][row]["sdr_db"]["median"]]) if name in anchors else "" for name in names]
-        lines.append(" | ".join([f"*{row}*", "", "", "", *cells, _cell([_mean_over(anchors, row)])]))
+        lines.append(" | ".join([f"*{row}*", "", "", *cells, _cell([_mean_over(anchors, row)])]))
     counts = " | ".join(str(anchors[name]["model"]["sdr_db"]["n"]) if name in anchors else "" for name in names)
-    lines.append(f"*n* | | | | {counts} | ")
+    lines.append(f"*n* | | | {counts} | ")
     return "\n".join(f"| {line} |" for line in lines) + "\n"
 
 
@@ -122,10 +125,6 @@ def _cell(values: list[float | None]) -> str:
 
 def _span(values: list[int]) -> str:
     return f"{min(values):,}" if min(values) == max(values) else f"{min(values):,} to {max(values):,}"
-
-
-def _minutes(results: list[dict]) -> str:
-    return f"{statistics.mean(result['train_s'] for result in results) / 60:.1f}"
 
 
 def _plot(results: list[dict], picture: pathlib.Path) -> None:

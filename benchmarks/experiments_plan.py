@@ -17,6 +17,7 @@ class Variant:
         name: of the row and of its files.
         flags: of train.py, beside those that all rows share.
         minutes: training time; None where the flags name the steps.
+        timed_as: name of the row whose time for a step counts, where this one computes the same; else its own.
         peer: a peer of benchmarks/peers.py that is trained instead.
         same_as: (experiment, name) of the row that this one repeats; run once, it stands in both tables.
     """
@@ -24,6 +25,7 @@ class Variant:
     name: str
     flags: tuple[str, ...]
     minutes: float | None = 10.0
+    timed_as: str = ""
     peer: str = ""
     same_as: tuple[str, str] | None = None
 
@@ -94,29 +96,6 @@ def experiments(more_soundfonts: str) -> dict[str, Experiment]:
             "128 filters, 4 stacks of 10 blocks, for its 1,500 steps, with the loss that did best above.",
             (Variant("WaveNet 4 x 10, 128 filters", PUBLISHED, None),),
         ),
-        "settings": Experiment(
-            "What makes tasnet learn",
-            "Each row changes one setting of flags/practical.flags; five minutes, one seed: half a dB means nothing.",
-            tuple(
-                Variant(name, (*TASNET, *changes), 5.0)
-                for name, *changes in (
-                    ("as recommended",),
-                    ("loss MAE", "--loss=mae"),
-                    ("loss MAE + spectrogram", "--loss=mae+spectrogram"),
-                    ("loss MSE + spectrogram", "--loss=mse+spectrogram"),
-                    ("loss normalised MSE", "--loss=nmse"),
-                    ("encoder of 1,024 filters", "--encoder_filters=1024"),
-                    ("stride 32, 2 x 8 blocks", "--encoder_stride=32", "--blocks=8"),
-                    ("128 filters", "--filters=128"),
-                    ("ReLU masks", "--mask=relu"),
-                    ("stems that sum to the mixture", "--consistent"),
-                    ("half of the chunks remixed", "--remix=0.5"),
-                    ("batches of 4", "--batch_size=4"),
-                    ("learning rate 2e-3", "--learning_rate=2e-3"),
-                    ("constant learning rate", "--schedule=constant"),
-                )
-            ),
-        ),
         "context": Experiment(
             "Real audio around a chunk",
             "The WaveNet on chunks of 100 ms at 44.1 kHz, with zeros around them, or as much real audio as it sees.",
@@ -131,14 +110,17 @@ def experiments(more_soundfonts: str) -> dict[str, Experiment]:
             "Does a model that has heard several SoundFonts do better with one that it has not?",
             (
                 Variant("one", TASNET, same_as=TASNET_ROW),
-                Variant("several", (*TASNET, f"--soundfonts={more_soundfonts}")),
+                Variant("several", (*TASNET, f"--soundfonts={more_soundfonts}"), timed_as="tasnet"),
             ),
             (0, 1, 2),
         ),
         "corpus": Experiment(
             "Composed or real MIDI",
             "Pieces of the built-in composer, or real ones, to train on; judged on real ones.",
-            (Variant("real", TASNET, same_as=TASNET_ROW), Variant("composed", (*TASNET, "--midi_dir="))),
+            (
+                Variant("real", TASNET, same_as=TASNET_ROW),
+                Variant("composed", (*TASNET, "--midi_dir="), timed_as="tasnet"),
+            ),
             (0, 1, 2),
         ),
         "peers": Experiment(
