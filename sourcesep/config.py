@@ -175,6 +175,11 @@ class Config:
         "mae",
         "Loss, a sum of weighted terms such as mae+0.5*spectrogram; terms: mae, mse, nmse, spectrogram, difference.",
     )
+    start_from: str = _flag(
+        "",
+        "Run directory whose weights training begins with, in every layer that has the same name and shape there; "
+        "pretrained for those of the model in the package.",
+    )
     stacks: int = _flag(4, "wavenet, tasnet: stacks of blocks.", minimum=1)
     blocks: int = _flag(10, "wavenet, tasnet: blocks in a stack; block b has dilation 2**b.", minimum=1, maximum=20)
     filters: int = _flag(

@@ -93,6 +93,10 @@ class RunDir:
 
         Raises InputError if there are no weights, or none that fit, and for stems that the model does not have.
         """
+        return plain(self.trained_model(dtype_policy), self.config(), present)
+
+    def trained_model(self, dtype_policy: str = "float32"):
+        """The run's model with its weights, as `models.build` makes it. Raises InputError for weights like `model`."""
         config = self.config()
         self.check_weights()
         model = build(config, dtype_policy)
@@ -107,7 +111,7 @@ class RunDir:
                 f"{self.weights}: damaged, or of another model than config.json says ({reason}); "
                 "restore it, or train again"
             ) from None
-        return plain(model, config, present)
+        return model
 
     def save_weights(self, model) -> None:
         """Writes the weights to use; a reader sees the old file or the new one, never half of it."""

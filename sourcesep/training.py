@@ -22,10 +22,10 @@ from sourcesep.config import Config
 from sourcesep.dataset import ReuseController, make_dataset
 from sourcesep.interruption import Interruption
 from sourcesep.losses import make_loss
-from sourcesep.models import build, plain
+from sourcesep.models import build, copy_weights, plain
 from sourcesep.models.receptive_field import receptive_field
 from sourcesep.optimization import MAX_SKIPPED, Stepper
-from sourcesep.run_dir import RunDir
+from sourcesep.run_dir import PRETRAINED, RunDir
 from sourcesep.validation import Excerpts, Scores
 
 SCALARS_EVERY_STEPS = 10
@@ -118,12 +118,14 @@ def _train(config: Config, run_dir: str, workers) -> Trained:
     loss_function = make_loss(config.loss, len(config.model_outputs), config.chunk_samples)
     is_chief = rendering.machine(config) == 0
     run = RunDir(run_dir)
-    if is_chief:
-        run.create(config)
     strategy = make_strategy(config)
     with strategy.scope():
         stepper = _make_stepper(config, loss_function)
     state = State(run.checkpoints, stepper.model, stepper.optimizer)  # its own variables belong to this machine
+    if config.start_from and state.newest is None:
+        _start_from(config, stepper.model)
+    if is_chief:
+        run.create(config)
     if state.restore():
         logging.info("%s: going on after step %d", run.path, state.step)
     if config.schedule == "constant":
@@ -217,6 +219,8 @@ def dry_run(config: Config, workers=None) -> DryRun:
     reuse = tf.Variable(1, dtype=tf.int64)
     with strategy.scope():
         stepper = _make_stepper(config, loss_function)
+    if config.start_from:
+        _start_from(config, stepper.model)
     with workers or rendering.start_workers(config) as workers:
         source = _Source(workers)
         batches = _batches(strategy, source, reuse, config, seed=0, pool_chunks=1)
@@ -237,6 +241,18 @@ def dry_run(config: Config, workers=None) -> DryRun:
         dtype_policy(config.mixed_precision),
         strategy.num_replicas_in_sync,
     )
+
+
+def _start_from(config: Config, model: keras.Model) -> None:
+    """Gives a model the weights of the run that `--start_from` names. Raises InputError if it has none that fit."""
+    run = RunDir(PRETRAINED if config.start_from == "pretrained" else config.start_from)
+    n_copied = copy_weights(run.trained_model(), model)
+    if not n_copied:
+        raise InputError(
+            f"--start_from={config.start_from}: a {run.config().model} without a layer that is also in this model; "
+            "take over its --model and its --filters"
+        )
+    logging.info("%d of them are taken from %s", n_copied, run.path)
 
 
 def make_strategy(config: Config) -> tf.distribute.Strategy:

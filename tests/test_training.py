@@ -57,6 +57,44 @@ def test_a_resumed_run_goes_on_where_it_stood(config, tmp_path):
     assert stored(tmp_path, 5, "next_visit") > 3
 
 
+def test_a_run_starts_from_the_weights_of_another_wherever_a_layer_is_the_same(config, tmp_path):
+    training.train(config, tmp_path / "before")
+    before = RunDir(tmp_path / "before").model()
+    # Steps too small to move a weight; one stem more, so that the last layer has another shape.
+    still = dataclasses.replace(config, start_from=str(tmp_path / "before"), learning_rate=1e-12)
+    training.train(still, tmp_path / "same")
+    training.train(dataclasses.replace(still, instruments=(*config.instruments, "piano"), targets=()), tmp_path / "more")
+    same, more = (RunDir(tmp_path / name).model() for name in ("same", "more"))
+    for old, new in zip(before.get_weights(), same.get_weights()):
+        np.testing.assert_allclose(old, new, atol=1e-6)
+    for layer in before.layers:
+        for old, new in zip(layer.get_weights(), more.get_layer(layer.name).get_weights()):
+            if layer.name == "stems":
+                assert old.shape != new.shape
+            else:
+                np.testing.assert_allclose(old, new, atol=1e-6)
+
+
+def test_a_run_that_started_from_another_goes_on_from_its_own_checkpoint(config, tmp_path):
+    training.train(config, tmp_path / "before")
+    moved = dataclasses.replace(config, start_from=str(tmp_path / "before"), learning_rate=0.1)
+    training.train(moved, tmp_path / "after")
+    weights = RunDir(tmp_path / "after").model().get_weights()
+    training.train(dataclasses.replace(moved, steps=4, learning_rate=1e-12), tmp_path / "after")
+    for old, new in zip(weights, RunDir(tmp_path / "after").model().get_weights()):
+        np.testing.assert_allclose(old, new, atol=1e-6)
+
+
+def test_a_run_that_cannot_be_started_from_is_refused_before_anything_is_written(config, tmp_path):
+    for start_from, reason in (
+        (str(tmp_path / "none"), "none: no run directory"),
+        ("pretrained", "pretrained: a tasnet without a layer that is also in this model"),
+    ):
+        with pytest.raises(InputError, match=reason):
+            training.train(dataclasses.replace(config, start_from=start_from), tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
+
 def test_the_same_seed_trains_the_same_weights(config, tmp_path):
     training.train(config, tmp_path / "a")
     training.train(config, tmp_path / "b")

@@ -72,6 +72,25 @@ def _build(config, module):
     return keras.Model(mixture if told is None else [mixture, told], stems, name=config.model)
 
 
+def copy_weights(source, target) -> int:
+    """Gives `target` the weights of `source` in every layer that has the same name and shapes there.
+
+    Args:
+        source, target: from `build`.
+
+    Returns:
+        How many weights `target` took over.
+    """
+    known = {layer.name: layer for layer in source.layers}
+    n_copied = 0
+    for layer in target.layers:
+        same = known.get(layer.name)
+        if same and [w.shape for w in same.weights] == [w.shape for w in layer.weights]:
+            layer.set_weights(same.get_weights())
+            n_copied += layer.count_params()
+    return n_copied
+
+
 def plain(model, config, present: Sequence[str] = ()):
     """A model as everything but training uses it: from the mixture alone to stems.
 
