@@ -133,7 +133,7 @@ class Runner:
             if self.options.max_steps:
                 command.append(f"--steps={self.options.max_steps}")
             elif minutes is not None:
-                command.append(f"--steps={self.times.steps(variant.timed_as or variant.name, shared, minutes)}")
+                command.append(f"--steps={self.times.steps(variant.timed_as, shared, minutes)}")
             _call(command)
             points = read_losses(run_dir)
             curve = [(step, loss) for _, step, loss in points]

@@ -17,7 +17,7 @@ class Variant:
         name: of the row and of its files.
         flags: of train.py, beside those that all rows share.
         minutes: training time; None where the flags name the steps.
-        timed_as: name of the row whose time for a step counts, where this one computes the same; else its own.
+        computes_as: name of the row whose steps take as long, where this one differs in its data alone.
         peer: a peer of benchmarks/peers.py that is trained instead.
         same_as: (experiment, name) of the row that this one repeats; run once, it stands in both tables.
     """
@@ -25,9 +25,14 @@ class Variant:
     name: str
     flags: tuple[str, ...]
     minutes: float | None = 10.0
-    timed_as: str = ""
+    computes_as: str = ""
     peer: str = ""
     same_as: tuple[str, str] | None = None
+
+    @property
+    def timed_as(self) -> str:
+        """Name under which the time that its steps take is kept."""
+        return self.same_as[1] if self.same_as else self.computes_as or self.name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +115,7 @@ def experiments(more_soundfonts: str) -> dict[str, Experiment]:
             "Does a model that has heard several SoundFonts do better with one that it has not?",
             (
                 Variant("one", TASNET, same_as=TASNET_ROW),
-                Variant("several", (*TASNET, f"--soundfonts={more_soundfonts}"), timed_as="tasnet"),
+                Variant("several", (*TASNET, f"--soundfonts={more_soundfonts}"), computes_as="tasnet"),
             ),
             (0, 1, 2),
         ),
@@ -119,7 +124,7 @@ def experiments(more_soundfonts: str) -> dict[str, Experiment]:
             "Pieces of the built-in composer, or real ones, to train on; judged on real ones.",
             (
                 Variant("real", TASNET, same_as=TASNET_ROW),
-                Variant("composed", (*TASNET, "--midi_dir="), timed_as="tasnet"),
+                Variant("composed", (*TASNET, "--midi_dir="), computes_as="tasnet"),
             ),
             (0, 1, 2),
         ),

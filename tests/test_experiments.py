@@ -95,6 +95,14 @@ def test_minutes_are_those_of_the_machine_that_the_first_row_was_timed_on(tmp_pa
     assert times(0.5).slowness == 0.5
 
 
+def test_rows_that_compute_the_same_share_one_time_for_a_step():
+    known = experiments.experiments(SOUNDFONT)
+    timed_as = {(name, row.name): row.timed_as for name, experiment in known.items() for row in experiment.variants}
+    for row in (("models-all", "tasnet"), ("models-one", "tasnet"), ("soundfonts", "several"), ("corpus", "real")):
+        assert timed_as[row] == "tasnet"
+    assert timed_as["context", "no context"] == "no context"
+
+
 def test_every_row_is_a_run_that_train_py_accepts(monkeypatch):
     monkeypatch.chdir(ROOT)  # of wavenet.flags
     known = flags.FlagValues()
