@@ -63,7 +63,8 @@ def test_a_run_starts_from_the_weights_of_another_wherever_a_layer_is_the_same(c
     # Steps too small to move a weight; one stem more, so that the last layer has another shape.
     still = dataclasses.replace(config, start_from=str(tmp_path / "before"), learning_rate=1e-12)
     training.train(still, tmp_path / "same")
-    training.train(dataclasses.replace(still, instruments=(*config.instruments, "piano"), targets=()), tmp_path / "more")
+    three = (*config.instruments, "piano")
+    training.train(dataclasses.replace(still, instruments=three, targets=()), tmp_path / "more")
     same, more = (RunDir(tmp_path / name).model() for name in ("same", "more"))
     for old, new in zip(before.get_weights(), same.get_weights()):
         np.testing.assert_allclose(old, new, atol=1e-6)
