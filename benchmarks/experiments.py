@@ -59,36 +59,36 @@ class StepTimes:
 
     Args:
         path: of the file.
-        measure: from flags of train.py to the seconds that a step takes now.
-        row, row_flags: what is measured again where this may be another machine.
+        measure: from a row to the seconds that a step of it takes now.
+        reference: the row that is measured again where this may be another machine.
     """
 
-    def __init__(self, path: pathlib.Path, measure: Callable[[list[str]], float], row: str, row_flags: list[str]):
-        self._path = path
-        self._measure = measure
-        self._row, self._row_flags = row, row_flags
+    def __init__(self, path: pathlib.Path, measure: Callable[[Variant], float], reference: Variant):
+        self._path, self._measure, self._reference = path, measure, reference
 
-    def steps(self, row: str, row_flags: list[str], minutes: float) -> int:
+    def steps(self, variant: Variant, minutes: float) -> int:
         """How many steps of a row fit into so many minutes there."""
-        if row not in self._known():
-            slowness = self.slowness
-            self._keep(row, self._measure(row_flags) / slowness)
-        return max(1, round(60 * minutes / self._known()[row]))
+        if variant.timed_as not in self._known():
+            slowness = self._slowness
+            self._keep(variant, self._measure(variant) / slowness)
+        return max(1, round(60 * minutes / self._known()[variant.timed_as]))
 
     @functools.cached_property
-    def slowness(self) -> float:
+    def _slowness(self) -> float:
         """How much longer a step takes now than it did there."""
-        now_s = self._measure(self._row_flags)
-        if self._row not in self._known():
-            self._keep(self._row, now_s)
-        return now_s / self._known()[self._row]
+        now_s = self._measure(self._reference)
+        if self._reference.timed_as not in self._known():
+            self._keep(self._reference, now_s)
+        return now_s / self._known()[self._reference.timed_as]
 
     def _known(self) -> dict[str, float]:
         return json.loads(self._path.read_text()) if self._path.exists() else {}
 
-    def _keep(self, row: str, step_s: float) -> None:
+    def _keep(self, variant: Variant, step_s: float) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(self._path, (json.dumps({**self._known(), row: step_s}, indent=1) + "\n").encode())
+        write_atomically(
+            self._path, (json.dumps({**self._known(), variant.timed_as: step_s}, indent=1) + "\n").encode()
+        )
 
 
 class Runner:
@@ -105,7 +105,7 @@ class Runner:
         os.chdir(ROOT)  # and so does this
         name, row = TASNET_ROW
         (tasnet,) = (variant for variant in experiments("")[name].variants if variant.name == row)
-        self.times = StepTimes(RESULTS / "seconds_per_step.json", self._measure_step_s, row, self._shared_flags(tasnet))
+        self.times = StepTimes(RESULTS / "seconds_per_step.json", self._measure_step_s, tasnet)
 
     def run(self, name: str, variant: Variant, seed: int) -> None:
         """Trains and scores one row with one seed, unless that is done."""
@@ -114,65 +114,58 @@ class Runner:
             return
         run_dir = self.work_dir / path.relative_to(RESULTS).with_suffix("")
         logging.info("%s: %s, seed %d", name, variant.name, seed)
-        shared = [*self._shared_flags(variant), f"--seed={seed}", f"--run_dir={run_dir}"]
-        tests = [f"{self.options.soundfont},{self.options.unseen_soundfont}", self.midi_dir]
-        how_much = [f"--pieces={self.pieces}", f"--seconds={self.options.seconds}"]
+        command = [*self._training(variant), f"--seed={seed}", f"--run_dir={run_dir}"]
         minutes = None if variant.minutes is None else self.options.minutes or variant.minutes
+        if self.options.max_steps:
+            command.append(f"--steps={self.options.max_steps}")
+        elif minutes is not None:
+            command.append(f"--steps={self.times.steps(variant, minutes)}")
+        soundfonts = f"{self.options.soundfont},{self.options.unseen_soundfont}"
+        how_much = [f"--pieces={self.pieces}", f"--seconds={self.options.seconds}"]
         if variant.peer:
-            command = [os.path.abspath(self.options.peers_python), "-m", "benchmarks.peers", f"--peer={variant.peer}"]
-            command += [*shared, f"--minutes={minutes * self.times.slowness:.2f}", *how_much]
-            command += [f"--test_soundfonts={tests[0]}", f"--test_midi_dir={tests[1]}"]
-            if self.options.max_steps:
-                command.append(f"--max_steps={self.options.max_steps}")
+            command += [f"--test_soundfonts={soundfonts}", f"--test_midi_dir={self.midi_dir}", *how_much]
             _call(command)
-            training = json.loads((run_dir / "training.json").read_text())
-            curve = [(step, loss) for step, loss in training["curve"]]
-            train_s, steps, n_parameters = (training[key] for key in ("train_s", "steps", "parameters"))
         else:
-            command = [sys.executable, "train.py", *shared]
-            if self.options.max_steps:
-                command.append(f"--steps={self.options.max_steps}")
-            elif minutes is not None:
-                command.append(f"--steps={self.times.steps(variant.timed_as, shared, minutes)}")
             _call(command)
-            points = read_losses(run_dir)
-            curve = [(step, loss) for _, step, loss in points]
-            train_s, n_parameters = training_time_s(points), count_parameters(run_dir)
-            steps = json.loads((run_dir / "config.json").read_text())["steps"]
             _call(
-                [sys.executable, "evaluate.py", f"--run_dir={run_dir}", f"--soundfonts={tests[0]}"]
-                + [f"--midi_dir={tests[1]}", *how_much]
+                [sys.executable, "evaluate.py", f"--run_dir={run_dir}", f"--soundfonts={soundfonts}"]
+                + [f"--midi_dir={self.midi_dir}", *how_much]
             )
+        points = read_losses(run_dir)
         scored = json.loads((run_dir / "evaluation" / "metrics.json").read_text())
         result = {
             "variant": variant.name,
             "seed": seed,
             "command": shlex.join(["python", *command[1:]]),
             "minutes": minutes,
-            "train_s": train_s,
-            "steps": steps,
-            "parameters": n_parameters,
+            "train_s": training_time_s(points),
+            "steps": json.loads((run_dir / "config.json").read_text())["steps"],
+            "parameters": count_parameters(run_dir),
             "machine": processor(),
             "date": time.strftime("%Y-%m-%d"),
             "packages": scored["packages"],
             "songs": len({piece["name"] for piece in scored["pieces"]}),
             "seconds": self.options.seconds,
             "summary": _brief(scored["summary"]),
-            "curve": _thin(curve),
+            "curve": _thin([(step, loss) for _, step, loss in points]),
         }
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, (json.dumps(result) + "\n").encode())
 
-    def _measure_step_s(self, flags_of_row: list[str]) -> float:
+    def _measure_step_s(self, variant: Variant) -> float:
         run_dir = self.work_dir / "calibration"
         shutil.rmtree(run_dir, ignore_errors=True)
         try:
-            return measure_step_s([sys.executable, "train.py", *flags_of_row, f"--run_dir={run_dir}"], run_dir)
+            return measure_step_s([*self._training(variant), f"--run_dir={run_dir}"], run_dir)
         finally:
             shutil.rmtree(run_dir, ignore_errors=True)
 
-    def _shared_flags(self, variant: Variant) -> list[str]:
-        return [f"--midi_dir={self.midi_dir}", f"--soundfonts={self.options.soundfont}", *variant.flags]
+    def _training(self, variant: Variant) -> list[str]:
+        """The command that trains a row, but for its seed, its steps and its run directory."""
+        python = [sys.executable, "train.py"]
+        if variant.peer:
+            python = [os.path.abspath(self.options.peers_python), "-m", "benchmarks.peers", f"--peer={variant.peer}"]
+        return [*python, f"--midi_dir={self.midi_dir}", f"--soundfonts={self.options.soundfont}", *variant.flags]
 
 
 def measure_step_s(command: list[str], run_dir: pathlib.Path) -> float:
@@ -217,7 +210,9 @@ def training_time_s(points: list[tuple[float, int, float]]) -> float:
 
 
 def count_parameters(run_dir: pathlib.Path) -> int:
-    """Number of weights in a run's best.weights.h5."""
+    """Number of weights in a run's best.weights.h5; a peer tells it."""
+    if (run_dir / "peer.json").exists():
+        return json.loads((run_dir / "peer.json").read_text())["parameters"]
     import h5py
 
     sizes = []

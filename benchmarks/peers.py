@@ -1,13 +1,13 @@
-"""Peers in PyTorch, trained on the same chunks for the same time and scored by the same code.
+"""Peers in PyTorch, trained on the same chunks and scored by the same code.
 
-    python -m benchmarks.peers --peer=conv_tasnet --run_dir=runs/conv_tasnet --minutes=10 [flags of train.py]
+    python -m benchmarks.peers --peer=conv_tasnet --run_dir=runs/conv_tasnet --steps=1000 [flags of train.py]
 
 Conv-TasNet is asteroid's, HDemucs and HTDemucs are demucs's. They live in an environment of their own (no TensorFlow):
 
     pip install torch==2.13.0
     pip install --no-deps asteroid asteroid-filterbanks demucs
-    pip install absl-py einops jinja2 julius matplotlib mido pretty_midi pyfluidsynth pyyaml requests safetensors
-    pip install scipy soundfile soxr tqdm
+    pip install absl-py einops h5py huggingface_hub jinja2 julius matplotlib mido pretty_midi pyfluidsynth
+    pip install pyyaml requests safetensors scipy soundfile soxr tensorboard tqdm
 
 Each is trained with Adam at its authors' learning rate on the mean absolute error, in float32, and applied in windows
 as long as those that it was trained on, half overlapping and cross-faded. PyTorch's threads wait for each other: on a
@@ -18,10 +18,10 @@ from __future__ import annotations
 
 import dataclasses
 import fractions
+import itertools
 import json
 import os
 import pathlib
-import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -86,37 +86,38 @@ def batches(workers: Workers, config: Config) -> Iterator[tuple[np.ndarray, np.n
             yield tuple(map(np.stack, zip(*drawn)))
 
 
-def train(peer: str, config: Config, run_dir: pathlib.Path, minutes: float, max_steps: int | None):
-    """Trains for so many minutes, from the first step on; returns the module. A run that is there is not repeated."""
+def train(peer: str, config: Config, run_dir: pathlib.Path):
+    """Trains, logs the losses for TensorBoard, and returns the module. A run that is there is not repeated."""
     import torch
+    from torch.utils.tensorboard import SummaryWriter
 
     torch.manual_seed(config.seed)
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
     model = build(peer, config)
     weights = run_dir / "peer.pt"
     if weights.exists():
         model.load_state_dict(torch.load(weights))
         return model.eval()
+    n_parameters = sum(parameter.numel() for parameter in model.parameters())
+    write_atomically(run_dir / "peer.json", json.dumps({"parameters": n_parameters}).encode())
+    for log in run_dir.glob("events.out.tfevents*"):  # of a run that was stopped: this one begins anew
+        log.unlink()
     optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATES[peer])
-    curve, began_s = [], None
     renderer = dataclasses.replace(rendering.make_renderer(config, "train"), context_samples=0)
-    with Workers(renderer, config.n_workers) as workers, tqdm(unit="step", dynamic_ncols=True) as bar:
-        for mixture, stems in batches(workers, config):
-            began_s = time.monotonic() if began_s is None else began_s
+    with (
+        Workers(renderer, config.n_workers) as workers,
+        SummaryWriter(run_dir, flush_secs=2) as log,
+        tqdm(total=config.steps, unit="step", dynamic_ncols=True) as bar,
+    ):
+        for step, (mixture, stems) in enumerate(itertools.islice(batches(workers, config), config.steps), start=1):
             loss = (model(torch.from_numpy(mixture)) - torch.from_numpy(stems)).abs().mean()
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
             optimizer.step()
-            curve.append((len(curve) + 1, float(loss)))
-            passed_s = time.monotonic() - began_s
-            bar.set_postfix_str(f"loss {curve[-1][1]:.5f}, {60 * minutes - passed_s:.0f} s left", refresh=False)
+            log.add_scalar("loss", float(loss), step, new_style=True)  # as TensorFlow writes it
+            bar.set_postfix_str(f"loss {float(loss):.5f}", refresh=False)
             bar.update()
-            if passed_s > 60 * minutes or len(curve) == max_steps:
-                break
-    n_parameters = sum(parameter.numel() for parameter in model.parameters())
-    training = {"steps": len(curve), "train_s": passed_s, "parameters": n_parameters, "curve": curve}
-    write_atomically(run_dir / "training.json", json.dumps(training).encode())
     torch.save(model.state_dict(), run_dir / "partial.pt")
     os.replace(run_dir / "partial.pt", weights)
     return model.eval()
@@ -155,7 +156,7 @@ def main(_) -> None:
     config = Config.from_flags()
     run_dir = pathlib.Path(options.run_dir)
     RunDir(run_dir).create(config)
-    model = train(options.peer, config, run_dir, options.minutes, options.max_steps)
+    model = train(options.peer, config, run_dir)
     held_out = sources.rendered(
         config, config.targets, options.test_midi_dir, options.test_soundfonts, options.pieces, options.seconds
     )
@@ -167,8 +168,6 @@ if __name__ == "__main__":
     sourcesep_config.define_flags()
     flags.DEFINE_enum("peer", "conv_tasnet", list(LEARNING_RATES), "Which peer.")
     flags.DEFINE_string("run_dir", "runs/peer", "Folder of the run.")
-    flags.DEFINE_float("minutes", 10.0, "Training time, from the first step on.")
-    flags.DEFINE_integer("max_steps", None, "Training ends after so many steps at the latest.")
     flags.DEFINE_string("test_midi_dir", "", "As --midi_dir of evaluate.py.")
     flags.DEFINE_list("test_soundfonts", [], "As --soundfonts of evaluate.py.")
     flags.DEFINE_integer("pieces", 20, "As in evaluate.py.")

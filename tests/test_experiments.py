@@ -83,16 +83,19 @@ def test_a_long_curve_is_thinned_to_means():
 
 
 def test_minutes_are_those_of_the_machine_that_the_first_row_was_timed_on(tmp_path):
+    wavenet, tasnet, peer = (experiments.Variant(name, (step_s,)) for name, step_s in (
+        ("WaveNet", "0.5"), ("tasnet", "0.2"), ("HDemucs", "1.0")
+    ))  # fmt: skip
+
     def times(slowness):  # of a machine on which a step takes as long as its flag says, times this
         return experiments.StepTimes(
-            tmp_path / "times.json", lambda row_flags: slowness * float(row_flags[0]), "tasnet", ["0.2"]
+            tmp_path / "times.json", lambda variant: slowness * float(variant.flags[0]), tasnet
         )
 
-    assert times(1.0).steps("WaveNet", ["0.5"], minutes=10) == 1_200
-    assert times(1.0).steps("tasnet", ["0.2"], minutes=10) == 3_000
-    assert times(0.5).steps("baseline", ["1.0"], minutes=10) == 600  # in five minutes, there
-    assert times(0.5).steps("WaveNet", ["0.5"], minutes=10) == 1_200
-    assert times(0.5).slowness == 0.5
+    assert times(1.0).steps(wavenet, minutes=10) == 1_200
+    assert times(1.0).steps(tasnet, minutes=10) == 3_000
+    assert times(0.5).steps(peer, minutes=10) == 600  # in five minutes, there
+    assert times(0.5).steps(wavenet, minutes=10) == 1_200
 
 
 def test_rows_that_compute_the_same_share_one_time_for_a_step():
