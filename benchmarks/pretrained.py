@@ -59,7 +59,7 @@ masks on a spectrogram get that know the stems. By
 
 {table}
 
-{commands}{sitting}"""
+{commands}"""
 SITTING = """{config.steps:,} steps in {minutes:.0f} minutes, {processor}:
 
     python train.py {training}
@@ -69,7 +69,7 @@ SITTING = """{config.steps:,} steps in {minutes:.0f} minutes, {processor}:
 def make_card(config, run: RunDir, scored: dict, before: str) -> str:
     """The README of the folder, from the Config, the weights and the figures of evaluate.py.
 
-    A run that started from the model in the package goes on with the list of commands in the card `before` its own.
+    A run that started from the model in the package adds its command to those that the card `before` lists.
     """
     lines = [f"| | {' | '.join(config.outputs)} |"]
     lines.append("|---" * (1 + len(config.outputs)) + "|")
@@ -85,7 +85,6 @@ def make_card(config, run: RunDir, scored: dict, before: str) -> str:
         processor=processor(),
         training=" ".join(_flags(dataclasses.replace(config, midi_dir="MIDI", soundfonts=tuple(fonts)))),
     )
-    earlier = before.partition(COMMANDS)[2].partition(sitting)[0] if config.start_from == "pretrained" else ""
     return CARD.format(
         config=config,
         outputs=", ".join(config.outputs),
@@ -97,9 +96,14 @@ def make_card(config, run: RunDir, scored: dict, before: str) -> str:
         sounds="; ".join(SOUNDS[font] for font in fonts),
         command=scored["command"],
         table="\n".join(lines),
-        commands=COMMANDS + (earlier.rstrip() + "\n\n" if earlier else ""),
-        sitting=sitting,
+        commands=list_commands(before if config.start_from == "pretrained" else "", sitting),
     )
+
+
+def list_commands(before: str, sitting: str) -> str:
+    """The section of a card that ends with this `sitting`, after those that the card `before` lists."""
+    earlier = before.partition(COMMANDS)[2].partition(sitting)[0].rstrip()
+    return COMMANDS + (f"{earlier}\n\n{sitting}" if earlier else sitting)
 
 
 def _flags(config) -> list[str]:

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from conftest import SOUNDFONT
 
-from benchmarks.pretrained import pack_weights
+from benchmarks.pretrained import COMMANDS, list_commands, pack_weights
 from data_gen import InputError
 from sourcesep import metrics, sources
 from sourcesep.models import build
@@ -39,6 +39,14 @@ def test_damaged_packed_weights_are_refused(packed):
     run.weights.write_bytes(data)
     with pytest.raises(InputError, match="damaged"):
         run.model()
+
+
+def test_a_card_lists_the_commands_of_all_sittings_once():
+    card = "# A card\n\n" + list_commands("", "first\n")
+    assert card.endswith(COMMANDS + "first\n")
+    again = list_commands(card, "second\n")
+    assert again == COMMANDS + "first\n\nsecond\n"
+    assert list_commands(again, "second\n") == again
 
 
 def test_the_model_in_the_package_separates_pieces_through_a_soundfont_that_it_has_not_heard():
