@@ -130,7 +130,7 @@ def experiments(more_soundfonts: str) -> dict[str, Experiment]:
         ),
         "peers": Experiment(
             "Peers",
-            "Conv-TasNet of asteroid, HDemucs and HTDemucs of demucs (PyTorch, float32), on the same chunks.",
+            "Conv-TasNet of asteroid, HDemucs and HTDemucs of demucs (PyTorch, float32), in the same training.",
             (
                 Variant("sourcesep tasnet", TASNET, same_as=TASNET_ROW),
                 *(
