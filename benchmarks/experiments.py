@@ -2,8 +2,8 @@
 
 Trains, scores on held-out MIDI with a SoundFont that training heard and with one that it did not, and writes
 docs/experiments.md. Ctrl-C stops it; the same command goes on from there. What is done lies in
-benchmarks/results/experiments, one JSON file a run, and is not done again; delete a file to repeat its run. What a
-listener has to say stands in NAME/notes.md there and is copied into the page.
+benchmarks/results/experiments, one JSON file a run, and is not done again; delete a file to repeat its run. What
+the tables show, and a listener has to say, stands in NAME/notes.md there and is copied into the page.
 
 A time budget is turned into steps before the first run of a variant, from how long a step takes once training is under
 way, since the learning rate follows a schedule over the steps; nothing else should run on the machine then. The times

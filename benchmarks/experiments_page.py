@@ -17,7 +17,7 @@ from benchmarks.experiments_plan import result_path  # noqa: E402
 ANCHORS = ("mixture", "mixture / K", "zeros", "ideal ratio mask")
 HEAD = """# Experiments
 
-Written by `python benchmarks/experiments.py`; nothing here is typed by hand but the paragraphs on listening.
+Written by `python benchmarks/experiments.py`; nothing here is typed by hand but the paragraphs below the plots.
 
 Figures are medians over held-out songs of the SDR in dB where the instrument plays; `all` is their mean over
 instruments. With several seeds: the mean, and the lowest to the highest. `n` is the number of songs.
