@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import collections
 import pickle
+import threading
 import time
+from concurrent.futures.process import BrokenProcessPool
 
 from data_gen import InputError
 from data_gen.chunks import Renderer, Visit
@@ -20,6 +22,8 @@ BLOCK_BYTES = 1 << 23  # visits travel as soon as there are so many
 VISITS_AHEAD = 8  # that wait at the trainer
 RECENT = 20  # visits of which `ready_share` speaks
 READY_S = 0.005  # a visit that comes in less did not have to be waited for
+CLOSE_S = 30.0  # that `close` waits at most for what is under way
+THREADS = ("iter_threaded", "map_tp_")  # how the names of Ray Data's threads that fetch begin, 2.60 and before
 
 
 class RayWorkers(Workers):
@@ -31,6 +35,7 @@ class RayWorkers(Workers):
     def __init__(self, renderer: Renderer, first_visit: int = 0):
         super().__init__(renderer, 0, first_visit)
         self._rows = iter(())
+        self._reading = threading.Lock()
         self._was_ready = collections.deque([True], RECENT)
 
     def start(self) -> None:
@@ -54,16 +59,29 @@ class RayWorkers(Workers):
         return sum(self._was_ready) / len(self._was_ready)
 
     def close(self) -> None:
-        """Ends the stream of visits; the cluster stays."""
+        """Ends the stream of visits; the cluster stays.
+
+        Ray Data only tells its threads to end. One that still asks for data after `ray.shutdown()`, which comes with
+        the end of the program, would end the process at once with exit status 1, so they are waited for.
+        """
         super().close()
-        self._rows = iter(())
+        if self._reading.acquire(timeout=CLOSE_S):
+            rows, self._rows = self._rows, iter(())
+            self._reading.release()
+            del rows
+            for thread in threading.enumerate():
+                if thread.name.startswith(THREADS):
+                    thread.join(CLOSE_S)
 
     def _visit(self) -> Visit:
         began_s = time.monotonic()
-        row = next(self._rows, None)
-        if row is None:
-            self._rows = self._pass(self.next_visit)
-            row = next(self._rows)
+        with self._reading:
+            if self._closed:
+                raise BrokenProcessPool("closed")
+            row = next(self._rows, None)
+            if row is None:
+                self._rows = self._pass(self.next_visit)
+                row = next(self._rows)
         self._was_ready.append(time.monotonic() - began_s < READY_S)
         self.next_visit += 1
         result = pickle.loads(row["visit"][0])

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 
 import pytest
 from conftest import ROOT
@@ -39,6 +40,15 @@ def render_processes() -> list[int]:
     return found
 
 
+@pytest.fixture
+def nothing_under_way_after_close():
+    """Threads that ask Ray for data end the whole process if they meet `ray.shutdown()`; one that sleeps is no harm."""
+    before = set(threading.enumerate())
+    yield
+    assert {thread.name for thread in set(threading.enumerate()) - before} <= {"Prefetcher"}
+
+
+@pytest.mark.usefixtures("nothing_under_way_after_close")
 def test_the_visits_are_those_of_one_process_although_a_render_process_is_killed():
     plain = light(corpus("a", "b", "c"))
     with Workers(plain, 0, first_visit=5) as workers:
@@ -53,6 +63,7 @@ def test_the_visits_are_those_of_one_process_although_a_render_process_is_killed
     assert all(are_equal(visit, other) for visit, other in zip(visits, expected))
 
 
+@pytest.mark.usefixtures("nothing_under_way_after_close")
 def test_a_visit_that_fails_is_left_out_and_the_rest_comes():
     failing = light(corpus("one", "gone", "three", kind=Vanishing))
     with Workers(failing, 0) as workers:
