@@ -111,6 +111,13 @@ class Config:
         minimum=0.0,
         maximum=1.0,
     )
+    drop: float = _flag(
+        0.0,
+        "Probability that a stem is left out of a chunk's mixture: more chunks with few instruments, fewer traces of "
+        "those that rest.",
+        minimum=0.0,
+        maximum=0.9,
+    )
     pool_chunks: int = _flag(1_000, "Chunks in the pool from which batches are drawn.", minimum=1)
     reuse: str = _flag(
         "auto",
@@ -173,7 +180,8 @@ class Config:
     )
     loss: str = _flag(
         "mae",
-        "Loss, a sum of weighted terms such as mae+0.5*spectrogram; terms: mae, mse, nmse, spectrogram, difference.",
+        "Loss, a sum of weighted terms such as mae+0.5*spectrogram; terms: mae, mse, nmse, spectrogram, shares, "
+        "difference.",
     )
     start_from: str = _flag(
         "",
@@ -194,8 +202,13 @@ class Config:
     head_filters: tuple[int, ...] = _flag((512, 256), "wavenet: filters of the convolutions after the blocks.")
     encoder_filters: int = _flag(256, "tasnet: filters of the encoder.", minimum=1)
     encoder_stride: int = _flag(16, "tasnet: hop of the encoder, in samples; its frames are two hops long.", minimum=1)
+    constant_q: bool = _flag(
+        False, "tasnet: the separator also reads a spectrum of 24 bins to the octave, 256 ms long; see --steps=0."
+    )
     mask: str = _flag(
-        "sigmoid", "tasnet: activation of the masks over the encoder's output.", choices=("sigmoid", "relu")
+        "sigmoid",
+        "tasnet: activation of the masks over the encoder's output; with softmax those of all stems add up to one.",
+        choices=("sigmoid", "relu", "softmax"),
     )
     kernel_size: int = _flag(101, "baseline: samples that each convolution spans.", minimum=1)
     levels: int = _flag(
@@ -250,6 +263,7 @@ class Config:
         for flag, is_set, instead in (
             ("consistent", self.consistent, "--noconsistent"),
             ("difference", self.difference and self.model == "wave_u_net", "--nodifference"),
+            ("mask=softmax", self.mask == "softmax" and self.model == "tasnet", "--mask=sigmoid"),
             (f"loss={self.loss}", "nmse" in self.loss, "mse in place of nmse"),
         ):
             if is_set and n_left and not self.other:

@@ -24,8 +24,9 @@ def make_dataset(
     batch_size: int,
     seed: int,
     remix: float = 0.0,
+    drop: float = 0.0,
 ) -> tf.data.Dataset:
-    """Chunks in random order, each `reuse` times, and remixed with the others of their batch.
+    """Chunks in random order, each `reuse` times, remixed with the others of their batch and without some stems.
 
     Args:
         visits: from `data_gen.workers.Workers`; read in a thread of tf.data.
@@ -34,8 +35,9 @@ def make_dataset(
         reuse: int64 scalar; a change acts on the visits that come after it.
         pool_chunks: size of the shuffled pool.
         batch_size: chunks in a batch.
-        seed: of the shuffle and of what is remixed.
+        seed: of the shuffle, and of what is remixed and dropped.
         remix: probability that a chunk's stems are replaced, each by that of another chunk; see `remixed`.
+        drop: probability that a stem is left out of a chunk; see `dropped`.
 
     Returns:
         Endless batches (mixture float32 [batch, time, 1], stems float32 [batch, time, target], visit int64 [batch], the
@@ -53,11 +55,15 @@ def make_dataset(
     # The chunks of a visit repeat together: a dataset of its own for each chunk would cost twice the processor time.
     dataset = dataset.flat_map(lambda *visit: tf.data.Dataset.from_tensor_slices(visit).repeat(reuse))
     dataset = dataset.shuffle(pool_chunks, seed=seed).batch(batch_size, drop_remainder=True)
-    if remix:
-        seeds = tf.data.Dataset.random(seed=seed).batch(2)
-        dataset = tf.data.Dataset.zip((dataset, seeds)).map(
-            lambda batch, seed: (*remixed(*batch[:2], remix, seed), *batch[2:])
-        )
+    for change, probability, offset in ((remixed, remix, 0), (dropped, drop, 1)):
+        if probability:
+            seeds = tf.data.Dataset.random(seed=seed + offset).batch(2)
+            dataset = tf.data.Dataset.zip((dataset, seeds)).map(
+                lambda batch, seed, change=change, probability=probability: (
+                    *change(*batch[:2], probability, seed),
+                    *batch[2:],
+                )
+            )
     return dataset.prefetch(2)
 
 
@@ -82,6 +88,26 @@ def remixed(mixture: tf.Tensor, stems: tf.Tensor, probability: float, seed: tf.T
     shuffled = tf.transpose(tf.gather(tf.transpose(parts, [2, 0, 1]), tf.transpose(order), batch_dims=1), [1, 2, 0])
     parts = tf.where(draws[:, :1, None] < probability, shuffled, parts)
     return tf.reduce_sum(parts, axis=2, keepdims=True), parts[:, :, :-1]
+
+
+def dropped(mixture: tf.Tensor, stems: tf.Tensor, probability: float, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Mixtures without some of their stems, which are silent then.
+
+    So the model hears each instrument alone or with few others more often than pieces would let it, and learns to stay
+    silent (after Luo & Yu 2023, "Music source separation with band-split RNN").
+
+    Args:
+        mixture: float32 [batch, time, 1].
+        stems: float32 [batch, time, target].
+        probability: that a stem is left out.
+        seed: int64 [2]; the same one gives the same result.
+
+    Returns:
+        (mixture, stems), shaped as before.
+    """
+    draws = tf.random.stateless_uniform([tf.shape(stems)[0], 1, stems.shape[2]], seed)
+    kept = tf.where(draws < probability, 0.0, stems)
+    return mixture - tf.reduce_sum(stems - kept, axis=2, keepdims=True), kept
 
 
 class ReuseController:

@@ -17,6 +17,8 @@ from data_gen import InputError
 FRAME_SAMPLES, HOP_SAMPLES = 1024, 256  # of the spectrogram loss
 MAGNITUDE_FLOOR = 1e-6  # keeps the gradient of |STFT| finite at silence; 120 dB below full scale
 ENERGY_FLOOR = 1e-6  # mean square of a mixture that is all but silent; 60 dB below full scale
+SHARE_FLOOR = 0.01  # that every stem has at least of a magnitude: bounds the gradient at silent estimates
+QUIET_MAGNITUDE = 1e-3  # mean magnitude of a mixture that is all but silent; that of noise 60 dB below full scale
 DIFFERENCE_WEIGHT = 0.1  # of the difference loss when none is given
 
 Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
@@ -65,6 +67,23 @@ def spectrogram(stems: tf.Tensor, estimates: tf.Tensor) -> tf.Tensor:
     return tf.reduce_mean(tf.square(magnitudes(estimates) - magnitudes(stems)))
 
 
+def shares(stems: tf.Tensor, estimates: tf.Tensor) -> tf.Tensor:
+    """How far the estimates share the spectrogram out otherwise than the stems do: a Kullback-Leibler divergence.
+
+    At each point, a frequency in a frame, a stem's share is its magnitude over the sum of all stems' magnitudes; an
+    estimate's likewise. SHARE_FLOOR of the stems' sum is added to each magnitude first. The divergence is averaged over
+    the points, weighted by the stems' sum, and over the examples. Phase does not count, and level hardly does; which
+    instrument a note was given to counts in a quiet one as in a loud one.
+    """
+    true, given = magnitudes(stems), magnitudes(estimates)
+    weights = tf.reduce_sum(true, 1)  # to [batch, frame, frequency]
+    true, given = (part + SHARE_FLOOR * weights[:, None] for part in (true, given))
+    true, given = (part / tf.reduce_sum(part, 1, keepdims=True) for part in (true, given))
+    divergences = tf.reduce_sum(true * tf.math.log(true / given), 1)
+    weighted = tf.reduce_mean(weights * divergences, [1, 2]) / (tf.reduce_mean(weights, [1, 2]) + QUIET_MAGNITUDE)
+    return tf.reduce_mean(weighted)
+
+
 def difference(stems: tf.Tensor, estimates: tf.Tensor) -> tf.Tensor:
     """Minus the mean of |estimate i - stem j| over i != j: it drives an estimate away from the other stems.
 
@@ -77,14 +96,14 @@ def difference(stems: tf.Tensor, estimates: tf.Tensor) -> tf.Tensor:
     return -tf.reduce_mean(tf.reduce_sum(pairs * off_diagonal, [2, 3])) / (n_instruments * (n_instruments - 1))
 
 
-TERMS = {"mae": mae, "mse": mse, "nmse": nmse, "spectrogram": spectrogram, "difference": difference}
+TERMS = {"mae": mae, "mse": mse, "nmse": nmse, "spectrogram": spectrogram, "shares": shares, "difference": difference}
 
 
 def make_loss(text: str, n_targets: int, chunk_samples: int) -> Loss:
     """Reads a sum of weighted terms, e.g. "mae", "mae+spectrogram", "mae+0.2*difference".
 
-    Raises InputError for an unknown term or a weight that is none, a chunk shorter than a spectrogram frame, and a
-    difference loss that nothing keeps bounded.
+    Raises InputError for an unknown term or a weight that is none, a chunk shorter than a spectrogram frame, a term
+    that needs two targets or more, shares alone, and a difference loss that nothing keeps bounded.
     """
     weights: dict[str, float] = {}
     for part in text.replace(" ", "").split("+"):
@@ -99,18 +118,20 @@ def make_loss(text: str, n_targets: int, chunk_samples: int) -> Loss:
         except ValueError:
             raise InputError(f"--loss={text}: {match[1]!r} is no weight") from None
         weights[match[2]] = weights.get(match[2], 0.0) + weight
-    if "spectrogram" in weights and chunk_samples < FRAME_SAMPLES:
+    if weights.keys() & {"spectrogram", "shares"} and chunk_samples < FRAME_SAMPLES:
         raise InputError(
             f"--loss={text}: a chunk of {chunk_samples} samples is shorter than one spectrogram window of "
             f"{FRAME_SAMPLES}; raise --chunk_ms"
         )
-    if "difference" in weights:
-        if n_targets < 2:
-            raise InputError(f"--loss={text}: the difference loss needs two targets or more")
-        if weights["difference"] >= weights.get("mae", 0.0) and "mse" not in weights:
-            raise InputError(
-                f"--loss={text}: the difference loss falls without bound unless its weight is below that of the mae"
-            )
+    for name in ("shares", "difference"):
+        if name in weights and n_targets < 2:
+            raise InputError(f"--loss={text}: {name} needs two targets or more")
+    if weights.keys() == {"shares"}:
+        raise InputError(f"--loss={text}: shares leave level and phase open; add it to another, as in nmse+0.1*shares")
+    if "difference" in weights and weights["difference"] >= weights.get("mae", 0.0) and "mse" not in weights:
+        raise InputError(
+            f"--loss={text}: the difference loss falls without bound unless its weight is below that of the mae"
+        )
 
     def loss(stems: tf.Tensor, estimates: tf.Tensor) -> tf.Tensor:
         return tf.add_n([weight * TERMS[name](stems, estimates) for name, weight in weights.items()])

@@ -301,7 +301,7 @@ def _batches(strategy, source: _Source, reuse, config: Config, seed: int, pool_c
     def dataset(_):
         time_samples, pool = source.workers.renderer.time_samples, pool_chunks or config.pool_chunks
         chunks = make_dataset(
-            source, time_samples, len(config.outputs), reuse, pool, config.batch_size, seed, config.remix
+            source, time_samples, len(config.outputs), reuse, pool, config.batch_size, seed, config.remix, config.drop
         )
         return add_conditions(chunks, config)
 

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from data_gen.chunks import Visit
-from sourcesep.dataset import WINDOW_STEPS, ReuseController, make_dataset, remixed
+from sourcesep.dataset import WINDOW_STEPS, ReuseController, dropped, make_dataset, remixed
 
 
 def visits(n_chunks=6):
@@ -79,14 +79,28 @@ def test_remix_leaves_the_other_chunks_as_they_are():
     np.testing.assert_allclose(after_mixture[kept], mixture[kept], rtol=1e-6)
 
 
-def test_batches_are_remixed_and_alike_for_one_seed():
-    def batches(remix):
-        dataset = make_dataset(visits(), 5, 2, tf.Variable(1, dtype=tf.int64), 10, 6, 0, remix)
+def test_a_dropped_stem_is_silent_and_missing_in_the_mixture_and_the_rest_stays():
+    mixture, stems = chunks_to_remix(500)
+    after_mixture, after_stems = (np.asarray(part) for part in dropped(mixture, stems, 0.2, tf.constant([1, 2])))
+    is_kept = after_stems == np.asarray(stems)
+    assert (is_kept | (after_stems == 0)).all()
+    assert (is_kept == is_kept[:, :1]).all()  # as a whole
+    np.testing.assert_allclose(1 - is_kept.mean(axis=(0, 1)), 0.2, atol=0.06)  # each of them, 3 standard deviations
+    assert 0 < (~is_kept[:, 0]).all(axis=1).mean() < 0.1  # one does not wait for the other
+    remainder = after_mixture - after_stems.sum(axis=2, keepdims=True)
+    np.testing.assert_allclose(remainder, mixture - tf.reduce_sum(stems, axis=2, keepdims=True), rtol=1e-6)
+
+
+def test_batches_are_remixed_and_dropped_from_and_alike_for_one_seed():
+    def batches(**changes):
+        dataset = make_dataset(visits(), 5, 2, tf.Variable(1, dtype=tf.int64), 10, 6, 0, **changes)
         return np.stack([stems[:, 0] for _, stems, _ in dataset.take(20)])
 
-    assert (batches(0.0)[..., 0] == -batches(0.0)[..., 1]).all()
-    assert (batches(1.0)[..., 0] != -batches(1.0)[..., 1]).mean() > 0.5
-    np.testing.assert_array_equal(batches(1.0), batches(1.0))
+    assert (batches()[..., 0] == -batches()[..., 1]).all()
+    assert (batches(remix=1.0)[..., 0] != -batches(remix=1.0)[..., 1]).mean() > 0.5
+    assert 0.3 < (batches(drop=0.5)[..., 1] == 0).mean() < 0.7
+    for changes in ({"remix": 1.0}, {"drop": 0.5}, {"remix": 1.0, "drop": 0.5}):
+        np.testing.assert_array_equal(batches(**changes), batches(**changes))
 
 
 @pytest.fixture

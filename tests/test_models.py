@@ -16,7 +16,7 @@ from sourcesep import training
 from sourcesep.conditioning import add_conditions
 from sourcesep.config import Config
 from sourcesep.exporting import export
-from sourcesep.models import MODELS, build, plain
+from sourcesep.models import MODELS, build, layers, plain
 from sourcesep.models.__main__ import HEADINGS, describe, markdown, read_flags
 from sourcesep.models.receptive_field import gflop_per_s, receptive_field
 from sourcesep.run_dir import RunDir
@@ -30,6 +30,7 @@ VARIANTS = {
     "wavenet gated": {"model": "wavenet", "activation": "gated", "bias": False},
     "wavenet binary consistent": {"model": "wavenet", "conditioning": "binary", "consistent": True},
     "tasnet": {"model": "tasnet"},
+    "tasnet constant-Q": {"model": "tasnet", "constant_q": True, "mask": "softmax"},
     "tasnet consistent": {"model": "tasnet", "mask": "relu", "consistent": True},
     "tasnet embedding other": {"model": "tasnet", "conditioning": "embedding", "targets": ("bass",), "other": True},
     "wave_u_net": {"model": "wave_u_net"},
@@ -98,7 +99,8 @@ def measured_field(model, positions, length):
     return before, after
 
 
-def test_the_receptive_field_is_the_widest_that_impulses_show(variant):
+def test_the_receptive_field_is_the_widest_that_impulses_show(variant, monkeypatch):
+    monkeypatch.setattr(layers, "LONGEST_MS", 8.0)  # as it is, the constant-Q bins would take minutes
     variant = dataclasses.replace(variant, stacks=1, kernel_size=6)
     model = plain(build(variant), variant)
     field = receptive_field(model)
@@ -279,7 +281,7 @@ def test_tasnet_needs_an_eighth_of_the_arithmetic_of_the_published_wavenet_or_le
     assert 8 * gflop_per_s(build(tasnet), 44_100) < gflop_per_s(published, 44_100)
 
 
-@pytest.mark.parametrize("mask", ["sigmoid", "relu"])
+@pytest.mark.parametrize("mask", ["sigmoid", "relu", "softmax"])
 @pytest.mark.parametrize(("stride", "n_filters"), [(16, 64), (10, 50)])
 def test_tasnet_begins_with_equal_shares_of_the_mixture(mask, stride, n_filters):
     model = build(
@@ -290,6 +292,46 @@ def test_tasnet_begins_with_equal_shares_of_the_mixture(mask, stride, n_filters)
             layer.kernel.assign(keras.ops.zeros_like(layer.kernel))  # what is left is where masks begin on average
     mixture = noise(1, 1_003, 1)
     np.testing.assert_allclose(model(mixture), np.repeat(mixture / 4, 4, axis=2), atol=1e-6)
+
+
+def test_stems_under_softmax_masks_and_equal_decoders_sum_to_the_mixture():
+    model = build(
+        Config(
+            model="tasnet", stacks=1, blocks=2, encoder_stride=16, encoder_filters=64, mask="softmax", constant_q=True
+        )
+    )
+    mixture = noise(1, 1_003, 1)
+    stems = model(mixture).numpy()
+    assert np.abs(stems - mixture / 4).max() > 0.01  # the masks differ
+    np.testing.assert_allclose(stems.sum(axis=2, keepdims=True), mixture, atol=1e-6)
+
+
+@pytest.mark.parametrize("octave", range(1, 7))
+def test_a_sine_of_amplitude_1_has_power_1_in_its_constant_q_bin_and_little_elsewhere(octave):
+    rate, hop = 16_000, 64
+    layer = layers.ConstantQ(rate)
+    bin_of_tone = 24 * octave + 5
+    frequency = 32.703 * 2 ** (bin_of_tone / 24)
+    time = np.arange(2 * rate) / rate
+    powers = layer(np.sin(2 * np.pi * frequency * time, dtype=np.float32).reshape(1, -1, hop)).numpy()[0]
+    decibels = 10 / np.log(10) * powers
+    np.testing.assert_allclose(decibels[:, bin_of_tone], 0, atol=0.1 if octave > 2 else 1.5)
+    assert (decibels.argmax(axis=1) == bin_of_tone).all()
+    if octave > 2:  # below, 256 ms are too short for a quarter of a tone
+        assert decibels[:, [bin_of_tone - 3, bin_of_tone + 3]].max() < -25
+        assert decibels[:, [bin_of_tone - 24, bin_of_tone + 24]].max() < -60
+
+
+def test_the_constant_q_bins_of_a_frame_are_those_around_its_middle():
+    rate, hop = 16_000, 64
+    layer = layers.ConstantQ(rate)
+    n_frames = layer.n_frames(hop, rate)
+    clicks = np.zeros((1, 100, hop), np.float32)
+    clicks[0, 50, 0] = 1.0  # the middle between the frames 49 and 50
+    powers = layer(clicks).numpy()[0]
+    assert len(powers) == 100 - n_frames + 1
+    loudest = powers.argmax(axis=0)
+    assert (loudest[40:] + n_frames // 2 == 50).all()
 
 
 def test_tasnet_separates_a_quiet_recording_as_a_loud_one():

@@ -27,6 +27,7 @@ from sourcesep.separation import Separator
         ({"other": True, "instruments": ("drums", "other:5"), "targets": ("drums",)}, "'other' already"),
         ({"consistent": True, "targets": ("bass",)}, "--consistent.*do not make up the mixture.*--other"),
         ({"consistent": True, "conditioning": "embedding"}, "--consistent.*one stem"),
+        ({"model": "tasnet", "mask": "softmax", "targets": ("bass",)}, "--mask=softmax.*--other, or --mask=sigmoid"),
         ({"model": "wave_u_net", "targets": ("bass",)}, "--difference.*--nodifference"),
         ({"loss": "mae+nmse", "targets": ("bass",)}, "--loss=mae.nmse.*do not make up the mixture.*mse in place of"),
         ({"model": "wave_u_net", "conditioning": "binary"}, "--conditioning=binary.*wavenet, tasnet can"),

@@ -5,7 +5,12 @@ All of them take and give [batch, time, channel], unless they say otherwise.
 
 from __future__ import annotations
 
+import numpy as np
 from keras import layers, ops
+
+BINS_PER_OCTAVE = 24
+LOWEST_HZ = 32.703  # C1, below which few instruments play
+LONGEST_MS = 256.0  # 8.4 periods of it
 
 
 class CropLike(layers.Layer):
@@ -82,6 +87,67 @@ class Unfold(layers.Layer):
         """`hop` samples for every frame."""
         batch, n_frames, hop = input_shape
         return (batch, None if n_frames is None else n_frames * hop, 1)
+
+
+class ConstantQ(layers.Layer):
+    """[batch, frame, hop] -> [batch, frame, bin]: log power in bins of a fixed number to the octave.
+
+    As ears and scores space them, so that a chord or an instrument's spectrum looks alike in every key (Brown 1991,
+    "Calculation of a constant Q spectral transform"). The windows are Hann's, Q periods long but never longer than
+    LONGEST_MS. Nothing is learned and nothing is saved with the weights. Power 1 is that of a sine of amplitude 1;
+    1e-8 is added to it.
+
+    Each output frame is around the middle of `n_frames` frames, so n_frames - 1 fewer come out.
+
+    Args:
+        sample_rate: in Hz.
+    """
+
+    def __init__(self, sample_rate: int, **kwargs):
+        super().__init__(**kwargs)
+        self.sample_rate = sample_rate
+
+    @staticmethod
+    def n_frames(hop: int, sample_rate: int) -> int:
+        """How many frames of `hop` samples the longest window spans; even, so that its middle is between two."""
+        return 2 * max(1, round(LONGEST_MS / 2_000 * sample_rate / hop))
+
+    def build(self, input_shape):
+        """Computes the windowed waves."""
+        hop = input_shape[-1]
+        n_frames = self.n_frames(hop, self.sample_rate)
+        self.kernel = constant_q_waves(n_frames * hop, self.sample_rate).reshape(n_frames, hop, -1)
+
+    def call(self, inputs):
+        """Transforms; see the class."""
+        waves = ops.conv(inputs, ops.convert_to_tensor(self.kernel, dtype=self.compute_dtype), padding="valid")
+        real, imaginary = ops.split(waves, 2, axis=-1)
+        return ops.log(ops.square(real) + ops.square(imaginary) + 1e-8)
+
+    def compute_output_shape(self, input_shape):
+        """Fewer frames, and a channel for each bin."""
+        batch, n_frames, hop = input_shape
+        n_fewer = self.n_frames(hop, self.sample_rate) - 1
+        n_bins = len(bin_frequencies(self.sample_rate))
+        return (batch, None if n_frames is None else n_frames - n_fewer, n_bins)
+
+
+def bin_frequencies(sample_rate: int) -> np.ndarray:
+    """Frequencies of the bins of `ConstantQ` in Hz, up to 0.95 of the Nyquist frequency."""
+    n_bins = int(BINS_PER_OCTAVE * np.log2(0.95 * sample_rate / 2 / LOWEST_HZ))
+    return LOWEST_HZ * 2 ** (np.arange(n_bins) / BINS_PER_OCTAVE)
+
+
+def constant_q_waves(length: int, sample_rate: int) -> np.ndarray:
+    """Cosines, then sines, of the bins' frequencies under windows around the middle: float32 [time, 2 * bin]."""
+    frequencies = bin_frequencies(sample_rate)
+    quality = 1 / (2 ** (1 / BINS_PER_OCTAVE) - 1)
+    time = np.arange(length)[:, None] - (length - 1) / 2
+    widths = np.minimum(length, quality * sample_rate / frequencies)
+    windows = np.where(np.abs(time) < widths / 2, 0.5 + 0.5 * np.cos(2 * np.pi * time / widths), 0.0)
+    windows *= 2 / windows.sum(axis=0)
+    phases = 2 * np.pi * frequencies * time / sample_rate
+    return np.concatenate([windows * np.cos(phases), windows * np.sin(phases)], axis=1).astype(np.float32)
 
 
 class Decimate(layers.Layer):
@@ -176,6 +242,18 @@ class Told(layers.Layer):
         is_list = isinstance(self.values, list)
         shape = (inputs.shape[0], len(self.values)) if is_list else (inputs.shape[0],)
         return KerasTensor(shape, dtype="float32" if is_list else "int32")
+
+
+class Shares(layers.Layer):
+    """[any [batch, time, channel] of each stem] -> as many, positive, that add up to one: softmax over the stems."""
+
+    def call(self, inputs):
+        """Shares out; see the class."""
+        return ops.unstack(ops.softmax(ops.stack(inputs, axis=2), axis=2), axis=2)
+
+    def compute_output_shape(self, input_shape):
+        """Those of the inputs."""
+        return input_shape
 
 
 class Channels(layers.Layer):

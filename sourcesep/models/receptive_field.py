@@ -11,6 +11,7 @@ from keras import layers
 from sourcesep.models.layers import (
     AppendRest,
     Channels,
+    ConstantQ,
     CropLike,
     Decimate,
     FiLM,
@@ -18,6 +19,7 @@ from sourcesep.models.layers import (
     Halves,
     MixtureConsistency,
     SecondHalf,
+    Shares,
     Told,
     Unfold,
     Upsample,
@@ -66,6 +68,7 @@ _POINTWISE = (
     Halves,
     MixtureConsistency,
     SecondHalf,
+    Shares,
     layers.Activation,
     layers.Add,
     layers.Concatenate,
@@ -123,7 +126,7 @@ def _follow(model: keras.Model, inputs: list[_Reach | None]) -> _Followed:
 
 def _multiply_adds(layer: layers.Layer, after: _Reach | None) -> float:
     """Multiply-adds of a convolution for each sample of the mixture; of other layers 0."""
-    return math.prod(layer.kernel.shape) / after.step if isinstance(layer, layers.Conv1D) else 0.0
+    return math.prod(layer.kernel.shape) / after.step if isinstance(layer, (layers.Conv1D, ConstantQ)) else 0.0
 
 
 def _through(layer: layers.Layer, inputs: list[_Reach | None]) -> _Reach | None:
@@ -140,6 +143,8 @@ def _through(layer: layers.Layer, inputs: list[_Reach | None]) -> _Reach | None:
             return _Reach(before, after + width * step, step * layer.strides[0])
         if layer.strides == (1,):
             return _Reach(before + width // 2 * step, after + (width - width // 2) * step, step)
+    if isinstance(layer, ConstantQ):
+        return _Reach(before, after + (layer.kernel.shape[0] - 1) * step, step)
     if isinstance(layer, Decimate):
         return _Reach(before, after, 2 * step)
     if isinstance(layer, Fold):

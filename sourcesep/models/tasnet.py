@@ -11,14 +11,15 @@ import keras
 import numpy as np
 from keras import layers
 
-from sourcesep.models.layers import CropLike, Fold, Unfold
+from sourcesep.models.layers import ConstantQ, CropLike, Fold, Shares, Unfold
 from sourcesep.models.wavenet import residual_blocks
 
 
 def build(config, mixture, condition=None):
-    """The network of `config.encoder_filters`, `encoder_stride`, `stacks`, `blocks`, `filters` and `mask`.
+    """The network of `config.encoder_filters`, `encoder_stride`, `constant_q`, `stacks`, `blocks`, `filters`, `mask`.
 
-    Each stem has a mask over the encoder's output and a decoder of its own.
+    Each stem has a mask over the encoder's output and a decoder of its own. The encoder's frames are short; with
+    `constant_q` the separator also reads a spectrum that is fine enough to tell notes, and so overtones, apart.
 
     Args:
         config: a Config.
@@ -42,20 +43,26 @@ def build(config, mixture, condition=None):
     # Its variance goes with the square of the level: Keras' usual epsilon of 1e-3 is above that of music at -20 dBFS.
     x = layers.LayerNormalization(epsilon=1e-8, name="norm")(encoded)
     x = layers.Conv1D(config.filters, 1, name="bottleneck")(x)
+    if config.constant_q:
+        x = layers.Add(name="features")([x, _constant_q(config, mixture)])
     x = residual_blocks(x, config, "gated", condition, normalise=True)
     x = layers.ReLU(name="skips_relu")(layers.LayerNormalization(name="skips_norm")(x))
-    # Masks begin around equal shares.
     n_stems = max(2, len(config.model_outputs))
-    share = 1 / n_stems if config.mask == "relu" else -np.log(n_stems - 1)
-    stems = []
-    for name in config.model_outputs:
-        mask = layers.Conv1D(
+    share = {"relu": 1 / n_stems, "sigmoid": -np.log(n_stems - 1), "softmax": 0.0}[config.mask]  # where masks begin
+    masks = [
+        layers.Conv1D(
             n_filters,
             1,
-            activation=config.mask,
+            activation=None if config.mask == "softmax" else config.mask,
             bias_initializer=keras.initializers.Constant(share),
             name=f"{name}_mask",
         )(x)
+        for name in config.model_outputs
+    ]
+    if config.mask == "softmax":
+        masks = Shares(name="masks")(masks)
+    stems = []
+    for name, mask in zip(config.model_outputs, masks):
         masked = layers.Multiply(name=f"{name}_masked")([encoded, mask])
         decoder = layers.Conv1D(
             stride,
@@ -68,6 +75,21 @@ def build(config, mixture, condition=None):
         stems.append(Unfold(dtype="float32", name=f"{name}_waveform")(decoder(masked)))
     waveforms = layers.Concatenate(name="decoded", dtype="float32")(stems) if len(stems) > 1 else stems[0]
     return CropLike(name="stems", dtype="float32")([waveforms, mixture])
+
+
+def _constant_q(config, mixture):
+    """[batch, time, 1] -> [batch, frame, filter]: what of a ConstantQ the separator reads, around the same instants."""
+    stride = config.encoder_stride
+    half = ConstantQ.n_frames(stride, config.sample_rate) // 2 * stride
+    folded = Fold(stride, name="constant_q_fold")(
+        layers.ZeroPadding1D((half, half + stride - 1), name="constant_q_pad")(mixture)
+    )
+    powers = ConstantQ(config.sample_rate, name="constant_q", dtype="float32")(folded)
+    powers = layers.LayerNormalization(name="constant_q_norm")(powers)
+    # At zero, so that training may start from weights without it.
+    return layers.Conv1D(config.filters, 1, kernel_initializer="zeros", use_bias=False, name="constant_q_bottleneck")(
+        powers
+    )
 
 
 def lapped_waves(n_filters: int, length: int) -> np.ndarray:
