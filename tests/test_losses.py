@@ -36,6 +36,24 @@ def test_the_spectrogram_loss_agrees_with_numpy():
     assert float(losses.spectrogram(STEMS, ESTIMATES)) == pytest.approx(expected, rel=1e-4)
 
 
+def test_the_loss_of_shares_is_the_mean_divergence_weighted_by_magnitude():
+    true, given = numpy_magnitudes(STEMS), numpy_magnitudes(ESTIMATES)
+    weights = true.sum(axis=1, keepdims=True)
+    true, given = (
+        (part + 0.01 * weights) / (part + 0.01 * weights).sum(axis=1, keepdims=True) for part in (true, given)
+    )
+    divergences = (true * np.log(true / given)).sum(axis=1, keepdims=True)
+    expected = [(weights * divergences)[i].mean() / (weights[i].mean() + 1e-3) for i in range(2)]
+    assert float(losses.shares(STEMS, ESTIMATES)) == pytest.approx(np.mean(expected), rel=1e-4)
+
+
+def test_the_loss_of_shares_hears_a_note_in_the_wrong_stem_and_neither_phase_nor_level():
+    assert float(losses.shares(STEMS, -STEMS)) == 0.0
+    wrong = float(losses.shares(STEMS, STEMS[..., [1, 0, 2]]))
+    assert wrong > 50 * float(losses.shares(STEMS, 0.5 * STEMS)) > 0
+    assert float(losses.shares(0.01 * STEMS, 0.01 * STEMS[..., [1, 0, 2]])) == pytest.approx(wrong, rel=0.1)
+
+
 def test_the_magnitudes_of_noise_are_near_its_rms():
     magnitudes = losses.magnitudes(0.1 * STEMS).numpy()
     assert np.sqrt(np.square(magnitudes).mean()) == pytest.approx(0.1, rel=0.1)
@@ -47,11 +65,12 @@ def test_the_difference_loss_is_minus_the_mean_off_diagonal():
     assert float(losses.difference(STEMS, ESTIMATES)) == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("text", ["mae", "mse", "nmse", "mae+spectrogram", "mae+difference"])
+@pytest.mark.parametrize("text", ["mae", "mse", "nmse", "mae+spectrogram", "mse+shares", "mae+difference"])
 def test_gradients_are_those_of_finite_differences(text):
-    # tf.signal.stft works in float32: differences are taken along a random direction, where they are large.
+    # tf.signal.stft works in float32: differences are taken along a direction in which they are large.
     loss = losses.make_loss(text, 3, 3000)
-    point, direction = tf.constant(ESTIMATES), tf.constant(RNG.standard_normal(STEMS.shape).astype(np.float32))
+    point = tf.constant(ESTIMATES)
+    direction = tf.constant(STEMS - ESTIMATES + RNG.standard_normal(STEMS.shape).astype(np.float32))
     with tf.GradientTape() as tape:
         tape.watch(point)
         value = loss(STEMS, point)
@@ -61,7 +80,7 @@ def test_gradients_are_those_of_finite_differences(text):
     assert slope == pytest.approx(numeric, rel=0.02, abs=1e-3)
 
 
-@pytest.mark.parametrize("text", ["mae", "mse", "nmse", "mae+spectrogram", "mae+difference"])
+@pytest.mark.parametrize("text", ["mae", "mse", "nmse", "mae+spectrogram", "nmse+shares", "mae+difference"])
 def test_gradients_are_finite_at_silence(text):
     silence = tf.zeros((1, 2048, 2))
     with tf.GradientTape() as tape:
@@ -91,6 +110,9 @@ def test_weights_scale_their_terms():
         ("x*mae", 2, 4410, "no loss"),
         ("1.2.3*mae", 2, 4410, "no weight"),
         ("mae+spectrogram", 2, 1023, "--chunk_ms"),
+        ("mse+shares", 2, 1023, "--chunk_ms"),
+        ("mse+shares", 1, 4410, "two targets"),
+        ("0.1*shares", 2, 4410, "leave level and phase open"),
         ("mae+1*difference", 2, 4410, "without bound"),
         ("difference", 2, 4410, "without bound"),
         ("mae+difference", 1, 4410, "two targets"),
