@@ -55,16 +55,19 @@ def make_dataset(
     # The chunks of a visit repeat together: a dataset of its own for each chunk would cost twice the processor time.
     dataset = dataset.flat_map(lambda *visit: tf.data.Dataset.from_tensor_slices(visit).repeat(reuse))
     dataset = dataset.shuffle(pool_chunks, seed=seed).batch(batch_size, drop_remainder=True)
-    for change, probability, offset in ((remixed, remix, 0), (dropped, drop, 1)):
-        if probability:
-            seeds = tf.data.Dataset.random(seed=seed + offset).batch(2)
-            dataset = tf.data.Dataset.zip((dataset, seeds)).map(
-                lambda batch, seed, change=change, probability=probability: (
-                    *change(*batch[:2], probability, seed),
-                    *batch[2:],
-                )
-            )
+    if remix:
+        dataset = _changed(dataset, remixed, remix, seed)
+    if drop:
+        dataset = _changed(dataset, dropped, drop, seed + 1)
     return dataset.prefetch(2)
+
+
+def _changed(dataset: tf.data.Dataset, change, probability: float, seed: int) -> tf.data.Dataset:
+    """The batches, mixture and stems of each by `change(mixture, stems, probability, a seed of its own)`."""
+    seeds = tf.data.Dataset.random(seed=seed).batch(2)
+    return tf.data.Dataset.zip((dataset, seeds)).map(
+        lambda batch, drawn: (*change(*batch[:2], probability, drawn), *batch[2:])
+    )
 
 
 def remixed(mixture: tf.Tensor, stems: tf.Tensor, probability: float, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
