@@ -203,7 +203,7 @@ class Config:
     encoder_filters: int = _flag(256, "tasnet: filters of the encoder.", minimum=1)
     encoder_stride: int = _flag(16, "tasnet: hop of the encoder, in samples; its frames are two hops long.", minimum=1)
     constant_q: bool = _flag(
-        False, "tasnet: the separator also reads a spectrum of 24 bins to the octave, 256 ms long; see --steps=0."
+        False, "tasnet: the separator also reads a spectrum of 24 bins to the octave, which tells notes apart."
     )
     mask: str = _flag(
         "sigmoid",
