@@ -49,9 +49,9 @@ export.py too.
 
 ## Figures
 
-SDR in dB where the instrument plays, medians over {n_test} songs kept out of training (zeros score 0); in brackets the
-level in dBFS of what a stem holds while its instrument rests, which should be low. The ideal ratio mask shows how far
-masks on a spectrogram get that know the stems. By
+SDR in dB where the instrument plays, medians over {n_test} songs kept out of training. Silence scores 0: a stem near
+that is worth little more. In brackets the level in dBFS of what a stem holds while its instrument rests, which should
+be low. The ideal ratio mask shows how far masks on a spectrogram get that know the stems. By
 
     python {command}
 
