@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from data_gen import InputError
 
-FRAME_SAMPLES, HOP_SAMPLES = 1024, 256  # of the spectrogram loss
+FRAME_SAMPLES, HOP_SAMPLES = 1024, 256  # of the losses of spectrograms and shares
 MAGNITUDE_FLOOR = 1e-6  # keeps the gradient of |STFT| finite at silence; 120 dB below full scale
 ENERGY_FLOOR = 1e-6  # mean square of a mixture that is all but silent; 60 dB below full scale
 SHARE_FLOOR = 0.01  # that every stem has at least of a magnitude: bounds the gradient at silent estimates
