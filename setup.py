@@ -15,8 +15,8 @@ setuptools.setup(
     long_description_content_type="text/markdown",
     license="MIT",
     python_requires=">=3.9",
-    packages=["data_gen", "sourcesep", "sourcesep.cli", "sourcesep.models"],
-    package_data={"sourcesep": ["templates/*", "pretrained/*"]},
+    packages=setuptools.find_packages(include=["data_gen", "sourcesep", "sourcesep.*"]),
+    package_data={"sourcesep": ["evaluate/templates/*", "pretrained/*", "py.typed"]},
     install_requires=[
         "absl-py",
         "h5py",

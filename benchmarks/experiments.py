@@ -44,9 +44,9 @@ from benchmarks.experiments_plan import (  # noqa: E402
 from benchmarks.machine import processor  # noqa: E402
 from data_gen import InputError  # noqa: E402
 from data_gen.corpus import open_corpus  # noqa: E402
+from data_gen.files import write_atomically  # noqa: E402
 from data_gen.instruments import parse_instruments  # noqa: E402
 from data_gen.synth import default_soundfont  # noqa: E402
-from sourcesep.run_dir import write_atomically  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "experiments"
 CALIBRATION_S = 30.0

@@ -28,12 +28,14 @@ import numpy as np
 from absl import app, flags
 from tqdm import tqdm
 
+from data_gen.files import write_atomically
 from data_gen.workers import Workers
 from sourcesep import config as sourcesep_config
-from sourcesep import evaluation, rendering, sources
+from sourcesep import rendering
 from sourcesep.config import Config
-from sourcesep.run_dir import RunDir, write_atomically
-from sourcesep.sources import Song
+from sourcesep.evaluate import evaluation, sources
+from sourcesep.evaluate.sources import Song
+from sourcesep.run_dir import RunDir
 
 LEARNING_RATES = {"conv_tasnet": 1e-3, "hdemucs": 3e-4, "htdemucs": 3e-4}
 

@@ -42,7 +42,7 @@ def batches_of(visits, reuse: int = 1):
     """(iterator of batches, the reuse variable). TensorFlow is imported here: worker processes import this module."""
     import tensorflow as tf
 
-    from sourcesep.dataset import make_dataset
+    from sourcesep.train.dataset import make_dataset
 
     variable = tf.Variable(reuse, dtype=tf.int64)
     return iter(make_dataset(visits, CHUNK, len(INSTRUMENTS), variable, 1_000, BATCH, 0)), variable
@@ -79,7 +79,7 @@ def training(mode: str, step_s: float, seconds: float, per_visit_s: float) -> tu
             yield visit
 
     with Workers(renderer(), 1) as workers:
-        from sourcesep.dataset import ReuseController
+        from sourcesep.train.dataset import ReuseController
 
         batches, reuse = batches_of(slowed(workers))
         controller = ReuseController(reuse, mode)

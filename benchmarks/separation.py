@@ -81,7 +81,7 @@ def saved_model_speed(name: str, _policy: str) -> float:
     """Through the SavedModel's first signature."""
     import tensorflow as tf
 
-    from sourcesep import exporting, saved_model
+    from sourcesep.export import exporting, saved_model
     from sourcesep.models import build
     from sourcesep.models.receptive_field import receptive_field
 
@@ -96,16 +96,17 @@ def saved_model_speed(name: str, _policy: str) -> float:
 
 def tflite_speed(name: str, type_: str) -> float:
     """Through the interpreter, on all cores."""
-    from sourcesep import exporting, tflite
+    from sourcesep.export import exporting, tflite
     from sourcesep.models import build
     from sourcesep.models.receptive_field import receptive_field
+    from sourcesep.separate.tflite_model import TFLiteModel
 
     model, window = build(config_of(name)), noise(WINDOW_S)
     ((_, flatbuffer),) = tflite.convert(model, [type_], window.shape[1])
     description = exporting.describe(config_of(name), receptive_field(model))
     with tempfile.NamedTemporaryFile(suffix=".tflite") as file:
         tflite.write(pathlib.Path(file.name), flatbuffer, {**description, "window_samples": window.shape[1]})
-        lite = tflite.TFLiteModel(file.name, n_threads=os.cpu_count())
+        lite = TFLiteModel(file.name, n_threads=os.cpu_count())
         return times_real_time(lambda: lite(window), window.shape[1] / RATE)
 
 

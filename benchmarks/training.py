@@ -42,8 +42,8 @@ def tensorflow_step(dtype: str) -> float:
     import numpy as np
 
     from sourcesep.config import Config
-    from sourcesep.losses import make_loss
-    from sourcesep.training import _make_stepper
+    from sourcesep.train.losses import make_loss
+    from sourcesep.train.training import _make_stepper
 
     stepper = _make_stepper(Config(mixed_precision=dtype), make_loss("mae", TARGETS, TIME))
     rng = np.random.default_rng(0)
@@ -104,8 +104,8 @@ def profile(dtype: str) -> dict[str, float]:
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
     from sourcesep.config import Config
-    from sourcesep.losses import make_loss
-    from sourcesep.training import _make_stepper
+    from sourcesep.train.losses import make_loss
+    from sourcesep.train.training import _make_stepper
 
     stepper = _make_stepper(Config(mixed_precision=dtype), make_loss("mae", TARGETS, TIME))
     mixture = np.zeros((BATCH, TIME, 1), np.float32)

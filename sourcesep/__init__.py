@@ -9,7 +9,7 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str):
     if name == "Separator":  # imported when asked for: it brings TensorFlow with it
-        from sourcesep.separation import Separator
+        from sourcesep.separate.separation import Separator
 
         return Separator
     raise AttributeError(f"module 'sourcesep' has no attribute {name!r}")

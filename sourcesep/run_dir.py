@@ -18,6 +18,7 @@ import h5py
 import numpy as np
 
 from data_gen import InputError
+from data_gen.files import write_atomically
 from sourcesep.config import Config
 from sourcesep.models import build, plain
 
@@ -136,10 +137,3 @@ def _checksum(file: h5py.File) -> str:
 
 def _as_flag(value) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def write_atomically(path: pathlib.Path, data: bytes) -> None:
-    """Writes a file so that it is there whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(data)
-    os.replace(partial, path)

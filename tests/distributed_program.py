@@ -11,9 +11,9 @@ import sys
 import numpy as np
 import tensorflow as tf
 
-from sourcesep import training
 from sourcesep.config import Config
-from sourcesep.losses import make_loss
+from sourcesep.train import training
+from sourcesep.train.losses import make_loss
 
 CONFIG = Config(
     instruments=("drums", "bass"),

@@ -6,9 +6,8 @@ import pytest
 import soundfile
 import soxr
 
-from data_gen import InputError
-from sourcesep import audio
-from sourcesep.audio import Encoding, StemWriter
+from data_gen import InputError, audio
+from sourcesep.separate.stem_writer import Encoding, StemWriter
 
 EVERY = [
     Encoding("wav"),

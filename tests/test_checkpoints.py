@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data_gen import InputError
-from sourcesep.checkpoints import State
+from sourcesep.train.checkpoints import State
 
 
 @pytest.fixture

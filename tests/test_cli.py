@@ -14,7 +14,8 @@ import pytest
 import soundfile
 from conftest import ROOT, SOUNDFONT
 
-from sourcesep import metrics, sources
+from sourcesep import metrics
+from sourcesep.evaluate import sources
 from sourcesep.run_dir import PRETRAINED, RunDir
 
 SMALL = [

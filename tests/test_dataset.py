@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from data_gen.chunks import Visit
-from sourcesep.dataset import WINDOW_STEPS, ReuseController, dropped, make_dataset, remixed
+from sourcesep.train.dataset import WINDOW_STEPS, ReuseController, dropped, make_dataset, remixed
 
 
 def visits(n_chunks=6):

@@ -15,11 +15,12 @@ from test_cli import run
 from data_gen import InputError
 from data_gen.instruments import parse_instruments
 from data_gen.synth import RenderError
-from sourcesep import evaluation, metrics, recordings, sources
+from sourcesep import metrics
+from sourcesep.evaluate import evaluation, recordings, sources
+from sourcesep.evaluate.sources import Song, Source
 from sourcesep.models import build
 from sourcesep.run_dir import RunDir
-from sourcesep.separation import Separator
-from sourcesep.sources import Song, Source
+from sourcesep.separate.separation import Separator
 
 RATE = 8_000
 INSTRUMENTS = parse_instruments(["drums", "bass"])

@@ -11,13 +11,16 @@ import pytest
 from conftest import TINY
 
 from data_gen import InputError
-from sourcesep import exporting, metrics, saved_model, tflite
+from sourcesep import metrics
 from sourcesep.cli import separate_command
-from sourcesep.exporting import Exported, export
+from sourcesep.export import exporting, saved_model, tflite
+from sourcesep.export.exporting import Exported, export
 from sourcesep.models import MODELS, build
 from sourcesep.models.receptive_field import receptive_field
 from sourcesep.run_dir import RunDir
-from sourcesep.separation import Separator
+from sourcesep.separate import tflite_model
+from sourcesep.separate.separation import Separator
+from sourcesep.separate.tflite_model import TFLiteModel
 
 WINDOW_S = 0.1
 # SDR in dB of what a TFLite file computes, with what Keras computes as the reference: at least this.
@@ -72,7 +75,7 @@ def test_every_model_computes_in_every_format_what_keras_computes(name, config, 
     for position, instrument in enumerate(config.targets):
         np.testing.assert_allclose(served[instrument], expected[:, :, position], atol=1e-5)
     for one, (type_, least_db) in zip(exported[1:], LEAST_DB.items()):
-        lite = tflite.TFLiteModel(one.path)
+        lite = TFLiteModel(one.path)
         assert lite.window_samples == 800
         assert metrics.sdr(expected, lite(mixture)).min() > least_db, type_
         assert np.isfinite(one.sdr_lost_db)
@@ -85,14 +88,14 @@ def test_a_model_that_adds_the_mixture_to_something_is_converted():
     stems = keras.layers.Add()([keras.layers.Conv1D(4, 3, padding="same")(mixture), mixture])
     model = keras.Model(mixture, stems)
     ((_, flatbuffer),) = tflite.convert(model, ["float32"], 100)
-    interpreter = tflite._interpreter_class()(model_content=flatbuffer)
+    interpreter = tflite_model._interpreter_class()(model_content=flatbuffer)
     stems = interpreter.get_signature_runner()(mixture=noise(1, 100, 1))["stems"]
     np.testing.assert_allclose(stems, model(noise(1, 100, 1), training=False), atol=1e-6)
 
 
 def test_int8_is_8_bit_throughout_but_for_input_and_output(run, tmp_path):
     (exported,) = export(run.path, tmp_path, ["tflite"], ["int8"], WINDOW_S)
-    details = tflite.TFLiteModel(exported.path)._interpreter.get_tensor_details()
+    details = TFLiteModel(exported.path)._interpreter.get_tensor_details()
     assert len([tensor["name"] for tensor in details if tensor["dtype"] == np.float32]) == 2
     assert sum(tensor["dtype"] == np.int8 for tensor in details) > 10
 
@@ -131,7 +134,7 @@ def test_with_a_stride_only_the_end_of_a_recording_differs_from_one_pass(config,
 def test_a_recording_shorter_than_the_window_is_followed_by_silence(lite, run):
     samples = noise(1, 300, 1)
     expected = run.model()(np.pad(samples, ((0, 0), (0, 500), (0, 0))), training=False).numpy()
-    np.testing.assert_allclose(tflite.TFLiteModel(lite)(samples), expected[:, :300], atol=1e-5)
+    np.testing.assert_allclose(TFLiteModel(lite)(samples), expected[:, :300], atol=1e-5)
 
 
 def test_the_report_calls_a_file_worse_that_loses_more_than_1_db():
@@ -218,15 +221,15 @@ def test_a_damaged_tflite_file_is_refused(harm, share, lite, tmp_path):
     copy = pathlib.Path(shutil.copy(lite, tmp_path))
     harm(copy, share)
     with pytest.raises(InputError, match="run-float32.tflite: (damaged|no TFLite file).*; export the run again"):
-        tflite.TFLiteModel(copy)
+        TFLiteModel(copy)
 
 
 def test_what_is_no_tflite_file_of_ours_is_refused(lite, tmp_path):
     (tmp_path / "song.tflite").write_text("hello")
     with pytest.raises(InputError, match="song.tflite: no TFLite file of export.py"):
-        tflite.TFLiteModel(tmp_path / "song.tflite")
+        TFLiteModel(tmp_path / "song.tflite")
     with pytest.raises(InputError, match="gone.tflite: cannot be read"):
-        tflite.TFLiteModel(tmp_path / "gone.tflite")
+        TFLiteModel(tmp_path / "gone.tflite")
 
 
 def test_a_damaged_savedmodel_is_refused(run, tmp_path):

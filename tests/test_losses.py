@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from data_gen import InputError
-from sourcesep import losses
+from sourcesep.train import losses
 
 RNG = np.random.default_rng(0)
 STEMS = RNG.standard_normal((2, 3000, 3)).astype(np.float32)

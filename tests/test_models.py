@@ -12,15 +12,15 @@ import pytest
 import tensorflow as tf
 from conftest import ROOT, TINY
 
-from sourcesep import training
-from sourcesep.conditioning import add_conditions
 from sourcesep.config import Config
-from sourcesep.exporting import export
+from sourcesep.export.exporting import export
 from sourcesep.models import MODELS, build, layers, plain
 from sourcesep.models.__main__ import HEADINGS, describe, markdown, read_flags
 from sourcesep.models.receptive_field import gflop_per_s, receptive_field
 from sourcesep.run_dir import RunDir
-from sourcesep.separation import Separator
+from sourcesep.separate.separation import Separator
+from sourcesep.train import training
+from sourcesep.train.conditioning import add_conditions
 
 RATE = 8_000
 VARIANTS = {

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sourcesep.losses import make_loss
 from sourcesep.models import build
-from sourcesep.optimization import MAX_SKIPPED, SETTLING_STEPS, Guard, Stepper
+from sourcesep.train.losses import make_loss
+from sourcesep.train.optimization import MAX_SKIPPED, SETTLING_STEPS, Guard, Stepper
 
 
 def make_stepper(config, **changes):

@@ -5,7 +5,8 @@ from conftest import SOUNDFONT
 
 from benchmarks.pretrained import COMMANDS, list_commands, pack_weights
 from data_gen import InputError
-from sourcesep import metrics, sources
+from sourcesep import metrics
+from sourcesep.evaluate import sources
 from sourcesep.models import build
 from sourcesep.run_dir import PRETRAINED, RunDir
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from sourcesep import evaluation, report
-from sourcesep.sources import Song, Source
+from sourcesep.evaluate import evaluation, report
+from sourcesep.evaluate.sources import Song, Source
 
 RATE = 16_000
 SECONDS = 10

@@ -13,12 +13,12 @@ import soundfile
 from conftest import ROOT
 
 from data_gen import InputError
-from sourcesep.audio import Encoding
 from sourcesep.models import build
-from sourcesep.outputs import Outputs
 from sourcesep.run_dir import RunDir
-from sourcesep.separate_files import Failure, _Worker, check_paths, find_tracks, separate_file, separate_tracks
-from sourcesep.separation import Separator
+from sourcesep.separate.outputs import Outputs
+from sourcesep.separate.separate_files import Failure, _Worker, check_paths, find_tracks, separate_file, separate_tracks
+from sourcesep.separate.separation import Separator
+from sourcesep.separate.stem_writer import Encoding
 
 RATE = 8_000
 
@@ -284,10 +284,10 @@ def test_a_process_that_dies_costs_its_file_alone(run_dir, config, tmp_path):
 
 PEAK = """
 import pathlib, re, sys
-from sourcesep.outputs import Outputs
-from sourcesep.separate_files import separate_file
-from sourcesep.separation import Separator
-from sourcesep.audio import Encoding
+from sourcesep.separate.outputs import Outputs
+from sourcesep.separate.separate_files import separate_file
+from sourcesep.separate.separation import Separator
+from sourcesep.separate.stem_writer import Encoding
 separator = Separator.from_run(sys.argv[1], window_s=1.0)
 outputs = Outputs(residual=True, encoding=Encoding("flac"))
 separate_file(separator, sys.argv[2], sys.argv[3], outputs)
@@ -310,8 +310,8 @@ def test_memory_does_not_grow_with_the_recording(run_dir, tmp_path):
 
 SEPARATE = textwrap.dedent("""
     import sys
-    from sourcesep.separate_files import separate_file
-    from sourcesep.separation import Separator
+    from sourcesep.separate.separate_files import separate_file
+    from sourcesep.separate.separation import Separator
     separate_file(Separator.from_run(sys.argv[1], window_s=float(sys.argv[4])), sys.argv[2], sys.argv[3])
 """)
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 from data_gen import InputError
 from sourcesep.models import build
 from sourcesep.models.receptive_field import ReceptiveField, receptive_field
-from sourcesep.separation import Separator
+from sourcesep.separate.separation import Separator
 
 RATE = 8_000
 

@@ -22,7 +22,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, te
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2, prediction_service_pb2_grpc
 from test_exporting import make_run, noise
 
-from sourcesep.exporting import export
+from sourcesep.export.exporting import export
 from sourcesep.models.receptive_field import receptive_field
 
 NAMES = ("drums", "bass")
@@ -212,7 +212,7 @@ def test_wav_files_of_different_lengths_and_channels_share_a_batch(model, signat
 def test_stems_that_would_clip_are_made_softer_by_one_factor(run, tmp_path):
     loud = run.model()
     loud.get_layer("stems").kernel.assign(20 * loud.get_layer("stems").kernel.numpy())
-    from sourcesep import exporting, saved_model
+    from sourcesep.export import exporting, saved_model
 
     (tmp_path / "loud").mkdir()
     description = exporting.describe(run.config(), receptive_field(loud))

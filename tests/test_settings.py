@@ -10,14 +10,15 @@ from conftest import TINY
 from test_models import noise, scatter_weights
 
 from data_gen import InputError
-from sourcesep import rendering, training
-from sourcesep.blind import Finder
-from sourcesep.conditioning import add_conditions
+from sourcesep import rendering
 from sourcesep.models import build, plain
 from sourcesep.run_dir import RunDir
-from sourcesep.separate_files import separate_file
-from sourcesep.separate_pieces import separate_held_out
-from sourcesep.separation import Separator
+from sourcesep.separate.blind import Finder
+from sourcesep.separate.separate_files import separate_file
+from sourcesep.separate.separate_pieces import separate_held_out
+from sourcesep.separate.separation import Separator
+from sourcesep.train import training
+from sourcesep.train.conditioning import add_conditions
 
 
 @pytest.mark.parametrize(

@@ -15,13 +15,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from data_gen import InputError
 from data_gen.workers import Workers
-from sourcesep import training
-from sourcesep.losses import make_loss
 from sourcesep.models import build
 from sourcesep.models.receptive_field import receptive_field
 from sourcesep.rendering import start_workers
 from sourcesep.run_dir import RunDir
-from sourcesep.validation import Excerpts
+from sourcesep.train import training
+from sourcesep.train.losses import make_loss
+from sourcesep.train.validation import Excerpts
 
 
 def test_a_run_leaves_a_config_a_checkpoint_weights_and_tensorboard_events(config, tmp_path):

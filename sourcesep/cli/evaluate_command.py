@@ -42,7 +42,7 @@ def _evaluate(arguments: list[str]) -> int:
     for one, other in itertools.product(("references", "stems_dir"), ("stems_dir", "midi_dir", "soundfonts")):
         if one != other and FLAGS[one].value and FLAGS[other].value:
             raise InputError(f"--{one} and --{other} contradict each other: leave one of them out")
-    from sourcesep import evaluation, sources
+    from sourcesep.evaluate import evaluation, sources
 
     how_much = FLAGS.pieces, FLAGS.seconds
     if FLAGS.references:

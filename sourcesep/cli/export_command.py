@@ -28,7 +28,7 @@ def export() -> None:
 
 def _export(arguments: list[str]) -> int:
     no_arguments(arguments)
-    from sourcesep import exporting
+    from sourcesep.export import exporting
 
     exported = exporting.export(
         FLAGS.run_dir, FLAGS.output_dir, FLAGS.formats, FLAGS.tflite_types, FLAGS.tflite_window_s

@@ -63,8 +63,8 @@ def separate() -> None:
 
 
 def _separate(paths: list[str]) -> int:
-    from sourcesep.audio import Encoding
-    from sourcesep.outputs import Outputs
+    from sourcesep.separate.outputs import Outputs
+    from sourcesep.separate.stem_writer import Encoding
 
     encoding = Encoding(FLAGS.format, FLAGS.subtype)
     outputs = Outputs(tuple(FLAGS.stems), FLAGS.residual, tuple(FLAGS.minus), FLAGS.filename, encoding)
@@ -99,13 +99,13 @@ def _model_to_use(paths: list[str]):
 
 
 def _load_separator(*arguments):
-    from sourcesep.separation import Separator
+    from sourcesep.separate.separation import Separator
 
     return Separator.from_run(*arguments)
 
 
 def _load_tflite(*arguments):
-    from sourcesep.separation import Separator
+    from sourcesep.separate.separation import Separator
 
     return Separator.from_tflite(*arguments)
 
@@ -113,7 +113,7 @@ def _load_tflite(*arguments):
 def _separate_files(paths: list[str], run_config, instruments: tuple[str, ...], load, outputs) -> int:
     from tqdm import tqdm
 
-    from sourcesep import separate_files
+    from sourcesep.separate import separate_files
 
     tracks, failures = separate_files.find_tracks(paths, FLAGS.output_dir)
     separate_files.check_paths(tracks, FLAGS.output_dir, outputs, instruments)
@@ -134,7 +134,7 @@ def _separate_files(paths: list[str], run_config, instruments: tuple[str, ...], 
 
 
 def _separate_held_out(run_config: config.Config, load, outputs) -> int:
-    from sourcesep import separate_pieces
+    from sourcesep.separate import separate_pieces
 
     separator = load()
     print(_described(separate_pieces.separate_held_out(separator, run_config, FLAGS.output_dir, outputs)))

@@ -26,7 +26,7 @@ def _train(arguments: list[str]) -> int:
     from sourcesep import rendering
 
     with rendering.start_workers(run_config) as workers:  # they get ready while TensorFlow is imported
-        from sourcesep import training
+        from sourcesep.train import training
 
         if not run_config.steps:
             print(_expected(training.dry_run(run_config, workers), run_config.batch_size))

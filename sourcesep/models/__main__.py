@@ -39,7 +39,7 @@ def describe(name: str, config: Config, measure: bool) -> tuple[str, ...]:
 
 def times_real_time(model: keras.Model, config: Config) -> float:
     """Seconds of audio (mono, float32) that a Separator splits in a second on this machine, over two windows."""
-    from sourcesep.separation import Separator
+    from sourcesep.separate.separation import Separator
 
     separator = Separator.from_model(model, config.outputs, config.sample_rate)
     window = (0.1 * np.random.default_rng(0).standard_normal(separator.window_samples)).astype(np.float32)

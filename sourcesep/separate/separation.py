@@ -11,11 +11,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from data_gen import InputError
-from sourcesep import audio
+from data_gen import InputError, audio
 from sourcesep.models.receptive_field import ReceptiveField, receptive_field
 from sourcesep.run_dir import PRETRAINED, RunDir
-from sourcesep.tflite import TFLiteModel
+from sourcesep.separate.tflite_model import TFLiteModel
 
 # Of the windows that the model sees. A receptive field of each is computed twice; longer ones only cost memory.
 WINDOW_S, WINDOW_FIELDS = 3.0, 3

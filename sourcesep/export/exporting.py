@@ -17,11 +17,13 @@ from absl import logging
 from data_gen import InputError
 from data_gen.variation import Variation
 from data_gen.workers import Workers
-from sourcesep import metrics, saved_model, tflite
+from sourcesep import metrics
 from sourcesep.config import Config
+from sourcesep.export import saved_model, tflite
 from sourcesep.models.receptive_field import ReceptiveField, receptive_field
 from sourcesep.rendering import make_renderer
 from sourcesep.run_dir import RunDir
+from sourcesep.separate.tflite_model import TFLiteModel
 
 FORMATS = ("saved_model", "tflite")
 CHECKED_S = 10.0  # of a held-out piece, through which a TFLite file is compared with the Keras model
@@ -139,7 +141,7 @@ def _export_tflite(
             partial = path.with_name(f".{path.name}.partial")
             try:
                 tflite.write(partial, flatbuffer, description)
-                estimates = tflite.TFLiteModel(partial)(mixture)
+                estimates = TFLiteModel(partial)(mixture)
                 error = float(np.abs(estimates - expected).max())
                 if not error < (saved_model.MAX_ERROR if type_ == "float32" else np.inf):
                     raise RuntimeError(f"the TFLite model, {type_}, differs from the Keras model by {error:.1e}")

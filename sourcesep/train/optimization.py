@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from sourcesep.config import Config
-from sourcesep.losses import Loss
+from sourcesep.train.losses import Loss
 
 SPIKE = 10.0  # a loss of this many times the smoothed one is a spike
 SMOOTHING = 0.98  # of the loss that is shown and that spikes are measured by

@@ -22,8 +22,8 @@ from data_gen.instruments import Instrument
 from data_gen.midi import Piece
 from data_gen.songs import SAME_SONG
 from data_gen.synth import Synthesizer, default_soundfont
-from sourcesep import recordings
 from sourcesep.config import Config
+from sourcesep.evaluate import recordings
 
 TAIL_S = 2.0  # rendered after the last event of a whole piece, for notes to fade
 RECORDED, FINISHED = "recorded stems", "finished separation"

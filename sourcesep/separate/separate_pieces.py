@@ -8,14 +8,17 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 from tqdm import tqdm
 
+from data_gen.audio import BLOCK_SAMPLES
 from data_gen.corpus import open_corpus
 from data_gen.midi import Piece, read_midi
 from data_gen.synth import default_soundfont
-from sourcesep import audio, metrics, sources
-from sourcesep.blind import Finder
+from sourcesep import metrics
 from sourcesep.config import Config
-from sourcesep.outputs import Outputs, Separated
-from sourcesep.separation import Separator
+from sourcesep.evaluate import sources
+from sourcesep.separate.blind import Finder
+from sourcesep.separate.outputs import Outputs, Separated
+from sourcesep.separate.separation import Separator
+from sourcesep.separate.stem_writer import StemWriter
 
 N_SCORED = 12  # held-out pieces
 SCORED_S = 20.0  # of the middle of each
@@ -84,10 +87,10 @@ def _separate(
     paths = outputs.paths(output_dir, track or pathlib.Path(piece.name).stem, labels)
     chosen = outputs.select(song.mixture, estimates, names)
     waveforms = np.concatenate([song.mixture, chosen[:, 0], *song.references.values()], axis=1)[:, None, :]
-    writer = audio.StemWriter(paths, song.sample_rate, 1, outputs.encoding, len(waveforms))
+    writer = StemWriter(paths, song.sample_rate, 1, outputs.encoding, len(waveforms))
     with writer:
-        for start in range(0, len(waveforms), audio.BLOCK_SAMPLES):
-            writer.write(waveforms[start : start + audio.BLOCK_SAMPLES])
+        for start in range(0, len(waveforms), BLOCK_SAMPLES):
+            writer.write(waveforms[start : start + BLOCK_SAMPLES])
         if config.blind:
             writer.paths_kept = outputs.found(paths, labels, names, finder.found())
     notes = [finder.note()] * config.blind + writer.notes()

@@ -16,11 +16,9 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import tensorflow as tf
 
-from data_gen import InputError
-from sourcesep.models.receptive_field import ReceptiveField
+from sourcesep.separate.tflite_model import DESCRIPTION
 
 TYPES = ("float32", "float16", "dynamic", "int8")
-DESCRIPTION = "sourcesep.json"
 
 
 def convert(
@@ -74,69 +72,3 @@ def write(path: pathlib.Path, flatbuffer: bytes, description: dict) -> None:
     description = {**description, "flatbuffer_sha256": hashlib.sha256(flatbuffer).hexdigest()}
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(DESCRIPTION, json.dumps(description, indent=2) + "\n")
-
-
-class TFLiteModel:
-    """The model in a TFLite file of export.py.
-
-    Called with a mixture float32 [batch, time, 1] of at most `window_samples` it returns the stems, float32
-    [batch, time, instrument]. A shorter mixture is followed by silence.
-
-    Args:
-        path: of the file.
-        n_threads: that compute. More than one are slower where other programs compute too, since each operation waits
-            for all of them.
-
-    Attributes:
-        instruments: names of the stems.
-        sample_rate: in Hz.
-        field: the receptive field.
-        window_samples: the length that the file computes at once.
-
-    Raises:
-        InputError: the file is missing, damaged or none of export.py.
-    """
-
-    def __init__(self, path: str | pathlib.Path, n_threads: int = 1):
-        try:
-            data = pathlib.Path(path).read_bytes()
-            with zipfile.ZipFile(path) as archive:
-                end = archive.getinfo(DESCRIPTION).header_offset
-                description = json.loads(archive.read(DESCRIPTION))
-            self.instruments = tuple(description["instruments"])
-            self.sample_rate = description["sample_rate_hz"]
-            self.field = ReceptiveField(**description["receptive_field_samples"])
-            self.window_samples = description["window_samples"]
-            checksum = description["flatbuffer_sha256"]
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-        except (zipfile.BadZipFile, KeyError, ValueError, TypeError):
-            raise InputError(f"{path}: no TFLite file of export.py, or cut short; export the run again") from None
-        if hashlib.sha256(data[:end]).hexdigest() != checksum:
-            raise InputError(f"{path}: damaged (its checksum is wrong); export the run again")
-        self._interpreter = _interpreter_class()(model_content=data[:end], num_threads=n_threads)
-        self._interpreter.allocate_tensors()
-        self._input = self._interpreter.get_input_details()[0]["index"]
-        self._output = self._interpreter.get_output_details()[0]["index"]
-
-    def __call__(self, mixture: np.ndarray) -> np.ndarray:
-        """[batch, time, 1] -> [batch, time, instrument]."""
-        n_samples = mixture.shape[1]
-        padded = np.pad(mixture, ((0, 0), (0, self.window_samples - n_samples), (0, 0)))
-        stems = np.empty((len(mixture), n_samples, len(self.instruments)), np.float32)
-        for position in range(len(mixture)):
-            self._interpreter.set_tensor(self._input, padded[position : position + 1])
-            self._interpreter.invoke()
-            stems[position] = self._interpreter.get_tensor(self._output)[0, :n_samples]
-        return stems
-
-
-def _interpreter_class():
-    """LiteRT's interpreter where it is installed, else the one that TensorFlow still has."""
-    try:
-        from ai_edge_litert.interpreter import Interpreter
-    except ImportError:
-        if not hasattr(tf.lite, "Interpreter"):
-            raise InputError("this TensorFlow has no TFLite interpreter: pip install ai-edge-litert") from None
-        return tf.lite.Interpreter
-    return Interpreter

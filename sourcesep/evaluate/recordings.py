@@ -19,9 +19,8 @@ import numpy as np
 import soundfile
 import yaml
 
-from data_gen import InputError
+from data_gen import InputError, audio
 from data_gen.instruments import DRUM_BANK, Instrument
-from sourcesep import audio
 
 SUFFIXES = (".wav", ".flac", ".aif", ".aiff", ".ogg", ".mp3")
 MIXTURES = ("mixture", "mix")

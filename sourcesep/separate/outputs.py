@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data_gen import InputError
-from sourcesep.audio import Encoding
+from sourcesep.separate.stem_writer import Encoding
 
 
 class Separated(NamedTuple):

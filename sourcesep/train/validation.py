@@ -12,7 +12,7 @@ from data_gen.chunks import Renderer
 from data_gen.variation import Variation
 from data_gen.workers import Workers
 from sourcesep import metrics
-from sourcesep.losses import Loss
+from sourcesep.train.losses import Loss
 
 N_EXCERPTS = 8
 EXCERPT_S = 4.0

@@ -16,17 +16,17 @@ from tqdm import tqdm
 
 from data_gen import InputError
 from sourcesep import rendering
-from sourcesep.checkpoints import State
-from sourcesep.conditioning import add_conditions
 from sourcesep.config import Config
-from sourcesep.dataset import ReuseController, make_dataset
 from sourcesep.interruption import Interruption
-from sourcesep.losses import make_loss
 from sourcesep.models import build, copy_weights, plain
 from sourcesep.models.receptive_field import receptive_field
-from sourcesep.optimization import MAX_SKIPPED, Stepper
 from sourcesep.run_dir import PRETRAINED, RunDir
-from sourcesep.validation import Excerpts, Scores
+from sourcesep.train.checkpoints import State
+from sourcesep.train.conditioning import add_conditions
+from sourcesep.train.dataset import ReuseController, make_dataset
+from sourcesep.train.losses import make_loss
+from sourcesep.train.optimization import MAX_SKIPPED, Stepper
+from sourcesep.train.validation import Excerpts, Scores
 
 SCALARS_EVERY_STEPS = 10
 REMEMBERED_VISITS = 10_000  # whose pieces can be named when a batch is bad

@@ -24,11 +24,13 @@ from tqdm import tqdm
 
 from data_gen import InputError
 from data_gen.chunks import SILENCE_DBFS
+from data_gen.files import write_atomically
 from data_gen.synth import RenderError
-from sourcesep import metrics, report
+from sourcesep import metrics
 from sourcesep.config import Config
-from sourcesep.run_dir import RunDir, write_atomically
-from sourcesep.sources import Song, Source
+from sourcesep.evaluate import report
+from sourcesep.evaluate.sources import Song, Source
+from sourcesep.run_dir import RunDir
 
 MODEL, MIXTURE, SHARED, ZEROS, IDEAL = "model", "mixture", "mixture / K", "zeros", "ideal ratio mask"
 ROWS = (MODEL, MIXTURE, SHARED, ZEROS, IDEAL)
@@ -134,7 +136,7 @@ def evaluate_run(
         output_dir: the folder to write into; empty for `evaluation` in the run directory.
         with_museval: whether to add BSSEval v4.
     """
-    from sourcesep.separation import Separator
+    from sourcesep.separate.separation import Separator
 
     config = RunDir(run_dir).config()
 

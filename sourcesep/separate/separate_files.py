@@ -16,13 +16,13 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from data_gen import InputError
+from data_gen import InputError, audio
 from data_gen.midi import SUFFIXES as MIDI_SUFFIXES
 from data_gen.midi import read_midi
-from sourcesep import audio
-from sourcesep.blind import Finder
 from sourcesep.config import Config
-from sourcesep.outputs import Outputs, Separated
+from sourcesep.separate.blind import Finder
+from sourcesep.separate.outputs import Outputs, Separated
+from sourcesep.separate.stem_writer import StemWriter
 
 SOUND_SUFFIXES = tuple(
     ".aif .aifc .aiff .au .avr .caf .flac .htk .ircam .mp3 .mpc .nist .oga .ogg .opus .paf .pvf .rf64 .sds .sf .snd "
@@ -164,7 +164,7 @@ def separate_file(
     paths = outputs.paths(output_dir, track or pathlib.Path(path).stem, names)
     with audio.open_audio(path) as file:
         rate = file.samplerate
-        writer = audio.StemWriter(paths, rate, file.channels, outputs.encoding, file.frames)
+        writer = StemWriter(paths, rate, file.channels, outputs.encoding, file.frames)
         finder = Finder(separator.instruments, rate)
         with writer:
             for mixture, stems in _with_mixture(separator, audio.read_blocks(file), rate):
@@ -246,7 +246,9 @@ class _Worker:
         rest = (self._output_dir, self._outputs, track.name, reported)
         try:
             if track.path.lower().endswith(MIDI_SUFFIXES):
-                from sourcesep.separate_pieces import separate_midi  # needs FluidSynth, which sound files do not
+                from sourcesep.separate.separate_pieces import (
+                    separate_midi,  # needs FluidSynth, which sound files do not
+                )
 
                 return separate_midi(self._separator, self._config, track.path, *rest)
             return separate_file(

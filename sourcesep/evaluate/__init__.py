@@ -1,0 +1,1 @@
+"""A model or a finished separation -> scores and a page."""

@@ -1,0 +1,1 @@
+"""A recording and a model -> one file per stem."""

@@ -1,0 +1,1 @@
+"""Chunks and a Config -> a trained model in a run directory."""
