@@ -283,7 +283,7 @@ BAD = {
     "nothing to split": (lambda *_: ["separate.py"], "name a sound file to split"),
     "no run": (lambda *_: ["separate.py", "--run_dir=/nowhere", "song.wav"], "/nowhere: no run directory"),
     "no weights": (without_weights, "no weights there yet"),
-    "no TFLite file": (text_for_tflite, "song.tflite: no TFLite file of export.py"),
+    "no TFLite file": (text_for_tflite, "song.tflite: not a TFLite file written by export.py"),
     "nothing to export": (lambda *_: ["export.py", "--run_dir=/nowhere"], "/nowhere: no run directory"),
     "no such file": (lambda trained, _: ["separate.py", f"--run_dir={trained}", "/no.wav"], "/no.wav: no such file"),
     "no sound file": (text_for_sound, "song.wav: not a sound file"),

@@ -148,7 +148,7 @@ def test_a_model_that_takes_no_advice_refuses_it(config):
 def test_a_run_is_trained_informed_and_separates_what_is_present(config, tmp_path, conditioning):
     config = dataclasses.replace(config, conditioning=conditioning)
     training.train(config, tmp_path / "run")
-    assert Separator.from_run(tmp_path / "run").instruments == ("drums", "bass")
+    assert Separator.from_run(tmp_path / "run").stem_names == ("drums", "bass")
     separator = Separator.from_run(tmp_path / "run", present=("bass",))
     assert list(separator.separate(noise(1_000), 8_000)) == ["bass"]
 

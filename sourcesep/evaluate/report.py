@@ -19,12 +19,12 @@ import soundfile
 import soxr
 
 from sourcesep import metrics
+from sourcesep.separate.stem_writer import FORMATS
 
 EXAMPLES = 3  # songs that can be heard, for each condition
 MAX_EXAMPLE_BYTES = 9_000_000  # after which no more songs are added
 CLIP_S = 8.0
 PEAK = 0.9  # of the loudest track of an example; all are scaled alike
-MP3_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
 PICTURE_WIDTH, PICTURE_HEIGHT = 320, 96
 PICTURE_LOWEST_HZ, PICTURE_RANGE_DB = 50.0, 70.0
 WORST_DB = -15.0  # scores below this are drawn at the left edge of the plot
@@ -147,7 +147,7 @@ def _busiest(song, rate: int) -> int:
 def _audio_uri(track: np.ndarray, rate: int) -> str:
     """[time, channel] as an MP3, or as FLAC where libsndfile writes no MP3."""
     form = "MP3" if "MP3" in soundfile.available_formats() else "FLAC"
-    if form == "MP3" and rate not in MP3_RATES:
+    if form == "MP3" and rate not in FORMATS["mp3"].rates:
         track, rate = soxr.resample(track, rate, 44_100), 44_100
     data = io.BytesIO()
     soundfile.write(data, track[:, :2], rate, format=form)

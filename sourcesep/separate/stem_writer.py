@@ -1,4 +1,7 @@
-"""Writes stems to sound files, all stems of a recording together or none. To add a format, add its record to FORMATS."""
+"""Writes stems to sound files, all stems of a recording together or none.
+
+To add a format, add its record to FORMATS.
+"""
 
 from __future__ import annotations
 
