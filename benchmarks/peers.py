@@ -32,7 +32,9 @@ from data_gen.files import write_atomically
 from data_gen.workers import Workers
 from sourcesep import config as sourcesep_config
 from sourcesep.config import Config
-from sourcesep.evaluate import evaluation, sources
+from sourcesep import sources
+from sourcesep.evaluate import evaluation
+from sourcesep.evaluate import sources as scored
 from sourcesep.evaluate.sources import Song
 from sourcesep.run_dir import RunDir
 
