@@ -31,8 +31,8 @@ from tqdm import tqdm
 from data_gen.files import write_atomically
 from data_gen.workers import Workers
 from sourcesep import config as sourcesep_config
-from sourcesep.config import Config
 from sourcesep import sources
+from sourcesep.config import Config
 from sourcesep.evaluate import evaluation
 from sourcesep.evaluate import sources as scored
 from sourcesep.evaluate.sources import Song

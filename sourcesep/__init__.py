@@ -4,7 +4,7 @@ from sourcesep import Separator
 stems = Separator.from_run("runs/wavenet").separate(samples, sample_rate)
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def __getattr__(name: str):

@@ -94,7 +94,8 @@ def test_modules_can_be_imported_without(hidden):
 import builtins, signal
 original = builtins.__import__
 def checked(name, globals=None, *rest, **more):
-    if name in {hidden.split()!r} and (globals or {{}}).get("__name__", "").partition(".")[0] in ("data_gen", "sourcesep"):
+    package = (globals or {{}}).get("__name__", "").partition(".")[0]
+    if name in {hidden.split()!r} and package in ("data_gen", "sourcesep"):
         raise ImportError(name)
     return original(name, globals, *rest, **more)
 builtins.__import__ = checked
