@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
+from typing import Any
 
 from data_gen import InputError
 from data_gen.chunks import Chunker, Visit
@@ -62,7 +63,7 @@ class RayWorkers(Visits):
     def close(self) -> None:
         """Ends the stream of visits; the cluster keeps running.
 
-        Ray Data asks its threads to end but does not wait for them. One that still asks for data after `ray.shutdown()`,
+        Ray Data asks its threads to end but does not wait. One that still asks for data after `ray.shutdown()`,
         which comes with the end of the program, would end the process with exit status 1, so `close` waits for them.
         """
         self._closed = True
@@ -107,7 +108,7 @@ class RayWorkers(Visits):
 class _RenderVisit:
     """Runs on the cluster: row {"id"} -> row {"visit": the pickled Visit, or the error it ended in}."""
 
-    def __init__(self, chunker, first_visit: int):
+    def __init__(self, chunker: Any, first_visit: int):
         import ray
 
         self._chunker = ray.get(chunker)

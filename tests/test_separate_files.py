@@ -15,10 +15,13 @@ from conftest import ROOT
 from data_gen import InputError
 from sourcesep.models import build
 from sourcesep.run_dir import RunDir
-from sourcesep.separate.outputs import Outputs
-from sourcesep.separate.separate_files import Failure, _Worker, check_paths, find_tracks, separate_file, separate_tracks
+from sourcesep.separate.file_plan import FilePlan
+from sourcesep.separate.inputs import SoundFile
+from sourcesep.separate.jobs import separate_tracks
+from sourcesep.separate.separate_one import separate_one
 from sourcesep.separate.separation import Separator
 from sourcesep.separate.stem_writer import Encoding
+from sourcesep.separate.tracks import Failure, check_paths, find_tracks
 
 RATE = 8_000
 
@@ -49,6 +52,12 @@ def sound(path, samples=None, rate=RATE):
 
 def stored(path):
     return soundfile.read(path, dtype="float32", always_2d=True)[0]
+
+
+def separate_file(separator, path, output_dir, **plan):
+    """Separates one sound file; `plan` are fields of the FilePlan."""
+    plan = FilePlan(str(output_dir), **plan)
+    return separate_one(separator, SoundFile(str(path)), plan, pathlib.Path(path).stem)
 
 
 def files_below(folder):

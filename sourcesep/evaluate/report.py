@@ -19,7 +19,7 @@ import soundfile
 import soxr
 
 from sourcesep import metrics
-from sourcesep.separate.stem_writer import FORMATS
+from sourcesep.separate.stem_writer import MP3_RATES
 
 EXAMPLES = 3  # songs that can be heard, for each condition
 MAX_EXAMPLE_BYTES = 9_000_000  # after which no more songs are added
@@ -147,7 +147,7 @@ def _busiest(song, rate: int) -> int:
 def _audio_uri(track: np.ndarray, rate: int) -> str:
     """[time, channel] as an MP3, or as FLAC where libsndfile writes no MP3."""
     form = "MP3" if "MP3" in soundfile.available_formats() else "FLAC"
-    if form == "MP3" and rate not in FORMATS["mp3"].rates:
+    if form == "MP3" and rate not in MP3_RATES:
         track, rate = soxr.resample(track, rate, 44_100), 44_100
     data = io.BytesIO()
     soundfile.write(data, track[:, :2], rate, format=form)

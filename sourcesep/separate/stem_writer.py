@@ -48,6 +48,8 @@ class Format:
         return min((rate for rate in self.rates if rate > sample_rate), default=self.rates[-1])
 
 
+MP3_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)  # of MPEG 1, 2 and 2.5, in Hz
+
 _INTEGERS = {"int16": "PCM_16", "int24": "PCM_24"}
 FORMATS = {
     record.name: record
@@ -55,13 +57,7 @@ FORMATS = {
         Format("wav", "WAV", {"float32": "FLOAT", **_INTEGERS}, long_container="RF64"),
         Format("flac", "FLAC", _INTEGERS, can_be_empty=False),
         Format("ogg", "OGG", {"": "VORBIS"}),
-        Format(
-            "mp3",
-            "MP3",
-            {"": "MPEG_LAYER_III"},
-            rates=(8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000),
-            can_be_empty=False,
-        ),
+        Format("mp3", "MP3", {"": "MPEG_LAYER_III"}, rates=MP3_RATES, can_be_empty=False),
     )
 }
 
