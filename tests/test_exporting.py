@@ -2,7 +2,6 @@ import dataclasses
 import json
 import pathlib
 import shutil
-import types
 import zipfile
 
 import keras
@@ -12,7 +11,6 @@ from conftest import TINY
 
 from data_gen import InputError
 from sourcesep import metrics
-from sourcesep.cli import separate_command
 from sourcesep.export import exporting, saved_model, tflite
 from sourcesep.export.exporting import Exported, export
 from sourcesep.models import MODELS, build
@@ -167,13 +165,6 @@ def test_an_export_that_fails_leaves_nothing(run, tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match="TFLite model, float32, differs"):
         export(run.path, tmp_path / "out", ["tflite"], ["float32"], WINDOW_S)
     assert [path.name for path in (tmp_path / "out").rglob("*")] == ["run"]
-
-
-def test_the_tflite_flag_wants_sound_files(lite, monkeypatch):
-    monkeypatch.setattr(separate_command, "FLAGS", types.SimpleNamespace(tflite=str(lite), batch_windows=1))
-    for paths in ([], ["song.mid"]):
-        with pytest.raises(InputError, match="--tflite splits sound files"):
-            separate_command._model_to_use(paths)
 
 
 def test_a_corpus_that_is_not_on_this_machine_is_replaced_by_composed_pieces(config, tmp_path):
