@@ -95,7 +95,7 @@ def _model_to_use(paths: list[str]):
     run.check_weights()
     present = tuple(FLAGS.present)
     load = functools.partial(_load_separator, run.path, FLAGS.window_s, FLAGS.batch_windows, present)
-    return run_config, present or run_config.outputs, load
+    return run_config, present or run_config.stem_names, load
 
 
 def _load_separator(*arguments):
