@@ -139,7 +139,7 @@ def test_separate_without_a_file_scores_a_piece_that_training_has_not_heard(trai
 def test_separate_without_a_run_uses_the_model_in_the_package(tmp_path):
     # A piece and a SoundFont that it has not heard, at another rate and in stereo; on a machine without FluidSynth.
     config = dataclasses.replace(RunDir(PRETRAINED).config(), sample_rate=44_100)
-    (source,) = sources.rendered(config, config.outputs, "", (SOUNDFONT,), 1, 10.0)
+    (source,) = sources.rendered(config, config.stem_names, "", (SOUNDFONT,), 1, 10.0)
     song = source.load()
     soundfile.write(tmp_path / "song.wav", np.repeat(song.mixture, 2, axis=1), 44_100)
     without_fluidsynth(tmp_path)
