@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import soundfile
 import yaml
 
 from data_gen import InputError, audio
@@ -121,10 +120,10 @@ class Reader:
     def __init__(self, paths: Sequence[pathlib.Path], seconds: float):
         lengths, n_channels, rates = [], [], {}
         for path in paths:
-            with audio.open_audio(path) as file:
-                lengths.append(file.frames)
-                n_channels.append(file.channels)
-                rates[file.samplerate] = path
+            measures = audio.measure(path)
+            lengths.append(measures.n_samples)
+            n_channels.append(measures.n_channels)
+            rates[measures.sample_rate] = path
         if len(rates) > 1:
             listed = ", ".join(f"{path} {rate} Hz" for rate, path in rates.items())
             raise InputError(f"stems of one song need one sample rate: {listed}")
@@ -156,21 +155,20 @@ class Reader:
 def read_audio(path: str | pathlib.Path, begin: int, end: int) -> tuple[np.ndarray, int]:
     """(float32 [time, channel], sample rate in Hz) of a part of a file, samples `begin` to `end`.
 
-    Read by tensorflow-io where its native operations load and read the format rightly, else by soundfile.
+    Read by tensorflow-io where its native operations load and read the format rightly, else by `data_gen.audio`.
     Raises InputError if the file is missing, damaged, or holds a sample that is no number.
     """
     with audio.open_audio(path) as file:
-        file_rate, end = file.samplerate, min(end, file.frames)
-        samples = _read_with_tfio(path, begin, end) if file.subtype in _TFIO_SUBTYPES and begin < end else None
-        if samples is None:
-            try:
-                file.seek(min(begin, file.frames))
-                samples = file.read(max(0, end - begin), dtype="float32", always_2d=True)
-            except soundfile.LibsndfileError as error:
-                raise InputError(f"{path}: cannot be read to its end ({error.error_string})") from None
+        rate, subtype, n_samples = file.sample_rate, file.subtype, file.n_samples
+    if subtype in _TFIO_SUBTYPES and n_samples is not None and begin < min(end, n_samples):
+        samples = _read_with_tfio(path, begin, min(end, n_samples))
+    else:
+        samples = None
+    if samples is None:
+        samples = audio.read_part(path, begin, end)
     if not np.isfinite(samples).all():
         raise InputError(f"{path}: holds samples that are not finite numbers; repair the file first")
-    return samples, file_rate
+    return samples, rate
 
 
 # It takes 32-bit integers for floats, and cannot seek in what is compressed with loss.

@@ -62,6 +62,7 @@ FORMATS = {
 }
 
 _MAX_WAV_BYTES = 2**32 - 2**16  # a RIFF file states its length in 32 bits; some are left for its header
+_RF64_AUTO_DOWNGRADE = 0x1210  # command of libsndfile that soundfile has no name for
 _LENGTH_TOLERANCE = 2  # samples by which a resampled file may differ from the expected length
 
 
@@ -219,7 +220,7 @@ class StemWriter:
         self.gain_db = 20 * math.log10(gain)
         for path, source_path, target in zip(self.paths, self._float, self._encoded):
             with soundfile.SoundFile(source_path) as source:
-                for block in resample(read_blocks(source), self._sample_rate, self.file_hz):
+                for block in resample(read_blocks(source, source_path), self._sample_rate, self.file_hz):
                     with _naming(path):
                         target.write(self.encoding.quantize(block * np.float32(gain)))
             with _naming(path):
@@ -246,6 +247,9 @@ class StemWriter:
                 f"({error.error_string}); choose another --format"
             ) from None
         self._stack.callback(_close_quietly, file)
+        if container == "RF64" and self._n_samples is None:
+            # If it stays under 4 GiB, its header becomes that of a WAV file, which more programs read.
+            soundfile._snd.sf_command(file._file, _RF64_AUTO_DOWNGRADE, soundfile._ffi.NULL, 1)
         return file
 
 

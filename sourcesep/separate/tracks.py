@@ -121,4 +121,4 @@ def _length_s(path: str) -> float:
     if is_midi(path):
         return read_midi(path).duration_s
     with audio.open_audio(path) as file:
-        return (audio.stated_samples(file) or 0) / file.samplerate
+        return (file.n_samples or 0) / file.sample_rate
