@@ -171,6 +171,11 @@ class Recording:
 
                 yield from find_ogg_links(file, 0, self._size)
                 return
+            if magic == b"fLaC":
+                from data_gen.decoding import find_flac_links
+
+                yield from find_flac_links(file, 0, self._size)
+                return
             begin = 0
             while samples := find_samples(file, begin, self._size):
                 if samples.next_begin is None:

@@ -28,6 +28,7 @@ av.logging.set_level(av.logging.PANIC)  # it would print about every damaged pac
 _BUFFER_BYTES = 1 << 18
 _OPTIONS = {"protocol_whitelist": "none"}  # a playlist must not make it open other files, or addresses
 _OGG_PAGE_BYTES = 27  # of the header of a page, without its table of segments
+_FLAC_BEGINNING = b"fLaC\0\0\0\x22"  # the magic bytes, and the header of the block that comes first
 _OGG_FIRST, _OGG_PAGE = 0x02, b"OggS"
 # Containers that state how long their sound is (Ogg in its last page). For others FFmpeg computes a length from the bit
 # rate, which may be several times too long or too short.
@@ -185,6 +186,20 @@ def find_ogg_links(file: BinaryIO, begin: int, end: int) -> list[tuple[int, int]
             has_data = True
         table = file.read(header[26])
         position += _OGG_PAGE_BYTES + len(table) + sum(table)
+    return list(zip(starts, [*starts[1:], end]))
+
+
+def find_flac_links(file: BinaryIO, begin: int, end: int) -> list[tuple[int, int]]:
+    """Returns (begin, end) of each of the FLAC files that were joined; one for other files."""
+    starts, position = [begin], begin + 1
+    while position < end:
+        file.seek(position)
+        data = file.read(1 << 20)
+        at = data.find(_FLAC_BEGINNING)
+        while at >= 0:
+            starts.append(position + at)
+            at = data.find(_FLAC_BEGINNING, at + 1)
+        position += max(1, len(data) - len(_FLAC_BEGINNING) + 1)
     return list(zip(starts, [*starts[1:], end]))
 
 

@@ -209,8 +209,8 @@ def _is_trailer(file: BinaryIO, begin: int, end: int, layout: str, align: int) -
 
 
 def _is_known(size: int) -> bool:
-    """Returns whether a program knew the length when it wrote this 32-bit size."""
-    return not (_UNKNOWN_32 <= size < 2**31 + 2**16 or size >= _MAX_32 - 2**16)
+    """Returns whether a program knew the length when it wrote this size."""
+    return not (_UNKNOWN_32 <= size < 2**31 + 2**16 or _MAX_32 - 2**16 <= size <= _MAX_32 or size >= 2**62)
 
 
 def _find_in_wav(file: BinaryIO, begin: int, end: int, magic: bytes) -> Samples | None:
