@@ -71,7 +71,7 @@ def with_tinysoundfont(ours: Renderer, visits: int) -> float:
                 if kind == midi.NOTE_ON and instrument.plays(bank, program):
                     one.generate_simple(due - at)
                     at = due
-                    one.program_select(channel, font, bank, program, instrument.is_drums)
+                    one.program_select(channel, font, bank, program, instrument.is_percussion)
                     one.noteon(channel, number, value)
                 elif kind == midi.NOTE_OFF:
                     one.noteoff(channel, number)

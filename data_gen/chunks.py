@@ -1,43 +1,38 @@
-"""Pieces -> the chunks that are worth training on.
+"""Stems of a source -> the chunks that are worth training on, and held-out excerpts.
 
-A visit goes to one piece, renders one stretch of it, and cuts that into consecutive chunks: what is rendered is used.
-Visit number n depends on the seed and n alone, so that chunks are the same whoever renders them, in whatever order.
+A visit picks one song, takes one stretch of it and cuts the stretch into consecutive chunks, so that nothing rendered
+is wasted. Visit number n depends on the seed and n only, so that chunks are the same in whatever process they are made.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import os
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from absl import logging
 
-from data_gen import InputError
-from data_gen.instruments import Instrument
-from data_gen.midi import Piece
-from data_gen.synth import BLOCK_SAMPLES, Synthesizer
-from data_gen.variation import Effects, Variation, draw_effects, draw_gains, vary
+from data_gen import InputError, RenderError
+from data_gen.stems import SILENCE_DBFS, StemSource, choose_stems
+from data_gen.variation import draw_gains
 
-SILENCE_DBFS = -60.0  # a chunk whose mixture is below this RMS level counts as silent
 SOLO_DB = -30.0  # an instrument plays alone when all others together are this far below it
 
 
 class Visit(NamedTuple):
-    """What one visit to a piece gave.
+    """What one visit to a song gave.
 
     Attributes:
         index: number of the visit.
-        piece: name of the piece.
-        starts_s: [chunk] where in the piece each chunk begins, without its context, in seconds.
-        mixture: float32 [chunk, time, 1], the sum of all instruments.
+        song: name of the song.
+        starts_s: [chunk] where in the song each chunk begins, without its context, in seconds.
+        mixture: float32 [chunk, time, 1], the sum of all stems.
         stems: float32 [chunk, time, target], targets in the order they were named, and the other stem, if wanted, last.
         n_silent, n_solo: chunks dropped because the mixture was silent, or one instrument played alone.
     """
 
     index: int
-    piece: str
+    song: str
     starts_s: np.ndarray
     mixture: np.ndarray
     stems: np.ndarray
@@ -46,38 +41,32 @@ class Visit(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Renderer:
-    """Renders visits. It can be sent to another process: what cannot travel is made on first use there.
+class Chunker:
+    """Cuts the songs of a source into chunks. It can be sent to another process.
 
     Args:
-        corpus: a MidiCorpus or ComposedCorpus.
+        source: where stems come from. Several channels are averaged to one.
         split: "train", "validation" or "test".
-        instruments: what sounds in the mixture.
-        targets: those of the instruments whose stems are wanted.
-        soundfonts: paths; each visit draws one of them.
-        sample_rate: in Hz.
+        targets: names of the stems that are wanted.
         chunk_samples: length of a chunk without its context.
         context_samples: real audio on each side of a chunk, so that `time` is chunk_samples + 2 * context_samples.
-        chunks_per_piece: how many chunks a visit cuts at most.
-        keep_silent, keep_solo: share of the silent and the solo chunks that is kept.
+        chunks_per_song: how many chunks a visit cuts at most.
+        keep_silent, keep_solo: share of the silent and the solo chunks that is kept, 0 to 1.
         seed: of everything that is drawn.
-        variation: what is drawn anew at each visit.
-        other: whether the sum of all instruments that are no targets is one more stem.
+        gain_db: each stem is made louder or softer by up to this much, in dB.
+        other: whether the sum of all stems that are not targets is one more stem.
     """
 
-    corpus: object
+    source: StemSource
     split: str
-    instruments: tuple[Instrument, ...]
-    targets: tuple[Instrument, ...]
-    soundfonts: tuple[str, ...]
-    sample_rate: int
+    targets: tuple[str, ...]
     chunk_samples: int
-    context_samples: int
-    chunks_per_piece: int
-    keep_silent: float
-    keep_solo: float
-    seed: int
-    variation: Variation = Variation()
+    context_samples: int = 0
+    chunks_per_song: int = 50
+    keep_silent: float = 0.1
+    keep_solo: float = 0.1
+    seed: int = 0
+    gain_db: float = 0.0
     other: bool = False
 
     @property
@@ -85,55 +74,20 @@ class Renderer:
         """Length of a chunk with its context."""
         return self.chunk_samples + 2 * self.context_samples
 
-    def opened(self) -> Renderer:
-        """Loads every SoundFont now; returns the renderer without those that are damaged, each of which is logged.
-
-        Raises InputError if one is missing or none can be used.
-        """
-        usable, errors = [], []
-        for soundfont in self.soundfonts:
-            if not os.path.isfile(soundfont):
-                raise InputError(f"no such SoundFont: {soundfont}")
-            try:
-                self._synthesizer(soundfont)
-                usable.append(soundfont)
-            except InputError as error:
-                errors.append(error)
-        if not usable:
-            raise errors[0]
-        for error in errors:
-            logging.warning("%s; going on without it", error)
-        return dataclasses.replace(self, soundfonts=tuple(usable))
-
-    def _synthesizer(self, soundfont: str) -> Synthesizer:
-        key = (soundfont, self.instruments, self.sample_rate)
-        if key not in _synthesizers:
-            _synthesizers[key] = Synthesizer(*key)
-        return _synthesizers[key]
-
     def visit(self, index: int) -> Visit:
-        """Renders visit number `index`.
+        """Makes visit number `index`.
 
-        Raises RenderError or InputError if this piece cannot be rendered; other visits may still succeed.
+        Raises RenderError or InputError if this song cannot be had; other visits may still succeed.
         """
         rng = np.random.default_rng([self.seed, index])
-        n_pieces = self.corpus.size(self.split)
-        if not n_pieces:
-            raise InputError(f"no piece in the {self.split} split: it takes about ten songs to have one")
-        piece = self.corpus.load(self.split, int(rng.integers(n_pieces)))
-        synthesizer = self._synthesizer(self.soundfonts[rng.integers(len(self.soundfonts))])
-        piece = vary(piece, self.instruments, self.variation, rng)
-        effects = draw_effects(len(self.instruments), self.variation, rng)
-
-        piece_samples = int(piece.duration_s * self.sample_rate)
-        n_chunks = max(1, min(self.chunks_per_piece, piece_samples // self.chunk_samples))
-        start = int(rng.integers(max(1, piece_samples - n_chunks * self.chunk_samples)))
+        take = self.source.draw(self.split, rng)
+        n_chunks = max(1, min(self.chunks_per_song, take.n_samples // self.chunk_samples))
+        start = int(rng.integers(max(1, take.n_samples - n_chunks * self.chunk_samples)))
         n_samples = n_chunks * self.chunk_samples + 2 * self.context_samples
-        stems = _render_around(synthesizer, piece, effects, start - self.context_samples, n_samples)
-        stems = stems.T  # to [instrument, time], as FluidSynth writes it
-        if self.variation.gain_db:
-            stems *= draw_gains(len(stems), self.variation, rng)[:, None]
-        wanted = choose_stems(stems, self.instruments, self.targets, self.other)
+        stems = to_mono(take.stems(start - self.context_samples, n_samples))
+        if self.gain_db:
+            stems = stems * draw_gains(len(stems), self.gain_db, rng)[:, None]
+        wanted = choose_stems(stems, self.source.names, self.targets, self.other)
         mixture = sum(wanted if self.other else stems)  # stem after stem: a sum anyone can repeat to the last bit
         inner = slice(self.context_samples, n_samples - self.context_samples)
         is_silent, is_solo = _too_easy(
@@ -145,13 +99,13 @@ class Renderer:
 
         firsts = np.flatnonzero(kept) * self.chunk_samples
         return Visit(
-            index,
-            piece.name,
-            (start + firsts) / self.sample_rate,
-            self._cut([mixture], firsts),
-            self._cut(wanted, firsts),
-            int((is_silent & ~kept).sum()),
-            int((is_solo & ~is_silent & ~kept).sum()),
+            index=index,
+            song=take.name,
+            starts_s=(start + firsts) / self.source.sample_rate,
+            mixture=self._cut([mixture], firsts),
+            stems=self._cut(wanted, firsts),
+            n_silent=int((is_silent & ~kept).sum()),
+            n_solo=int((is_solo & ~is_silent & ~kept).sum()),
         )
 
     def _cut(self, waveforms: list[np.ndarray], firsts: np.ndarray) -> np.ndarray:
@@ -163,27 +117,57 @@ class Renderer:
         return chunks
 
 
-def choose_stems(
-    stems: Sequence[np.ndarray], instruments: Sequence[Instrument], targets: Sequence[Instrument], other: bool
-) -> list[np.ndarray]:
-    """Of one stem for each instrument those of the targets, in their order, and with `other` the sum of the rest."""
-    wanted = [stems[instruments.index(target)] for target in targets]
-    if other:
-        wanted.append(sum(stem for stem, instrument in zip(stems, instruments) if instrument not in targets))
-    return wanted
+class HeldOut(NamedTuple):
+    """An excerpt of a song as it is.
+
+    Attributes:
+        name: name of the song.
+        mixture: float32 [time, 1], the sum of all stems.
+        stems: float32 [time, target], as in `Visit`.
+    """
+
+    name: str
+    mixture: np.ndarray
+    stems: np.ndarray
 
 
-_synthesizers: dict[tuple[str, tuple[Instrument, ...], int], Synthesizer] = {}
+def hold_out(
+    source: StemSource, split: str, targets: tuple[str, ...], other: bool, n_samples: int, n: int
+) -> list[HeldOut]:
+    """Returns the middle of each of the first songs of a split that are not silent there.
+
+    Args:
+        source: where stems come from.
+        split: one of SPLITS. Where it is empty, training songs are used.
+        targets, other: as in `Chunker`.
+        n_samples: length of an excerpt; a shorter song ends in silence.
+        n: number of excerpts; fewer are returned where there are fewer songs.
+
+    Raises InputError if there is none.
+    """
+    split = split if source.size(split) else "train"
+    excerpts: list[HeldOut] = []
+    for index in range(source.size(split)):
+        if len(excerpts) == n:
+            break
+        try:
+            take = source.load(split, index)
+            stems = to_mono(take.stems(max(0, (take.n_samples - n_samples) // 2), n_samples))
+        except (InputError, RenderError) as error:
+            logging.warning("%s; held-out excerpts go on without it", error)
+            continue
+        mixture = sum(stems)
+        if np.mean(np.square(mixture)) > 10 ** (SILENCE_DBFS / 10):
+            wanted = choose_stems(stems, source.names, targets, other)
+            excerpts.append(HeldOut(take.name, mixture[:, None], np.stack(wanted, axis=-1)))
+    if not excerpts:
+        raise InputError(f"no song of the {split} split can be heard in its middle, so that there is no held-out audio")
+    return excerpts
 
 
-def _render_around(
-    synthesizer: Synthesizer, piece: Piece, effects: tuple[Effects, ...], start: int, n_samples: int
-) -> np.ndarray:
-    """Like `Synthesizer.render`, from any sample on; before the piece there is silence."""
-    n_before = max(0, -start)
-    offset = max(0, start) % BLOCK_SAMPLES
-    stems = synthesizer.render(piece, max(0, start), n_samples - n_before + offset, effects)[offset:]
-    return np.pad(stems, ((n_before, 0), (0, 0))) if n_before else stems
+def to_mono(stems: np.ndarray) -> np.ndarray:
+    """Averages channels: [stem, channel, time] to [stem, time]."""
+    return stems[:, 0] if stems.shape[1] == 1 else stems.mean(axis=1)
 
 
 def _too_easy(stems: np.ndarray, mixture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -390,14 +390,14 @@ def _form(rng: random.Random, n_bars: float, long: int) -> list[tuple[str, int]]
 
 def _cast(rng: random.Random, style: Style, instruments: Sequence[Instrument]) -> list[Part]:
     """Draws the parts; where instruments are few, some have two."""
-    players = [instrument for instrument in instruments if not instrument.is_drums]
+    players = [instrument for instrument in instruments if not instrument.is_percussion]
     channels = [channel for channel in range(16) if channel != DRUM_CHANNEL]
     if len(players) > len(channels):
         raise InputError(f"{len(players)} melodic instruments: MIDI has channels for {len(channels)}, so name fewer")
     doubled = [one for one in players if rng.random() < 0.4 - 0.05 * len(players) and one.programs[0] // 8 != 4]
     players = (players + doubled)[: len(channels)]
     parts = []
-    if any(instrument.is_drums for instrument in instruments):
+    if any(instrument.is_percussion for instrument in instruments):
         kit = int(rng.choice(style.kits.split())) if rng.random() < 0.5 else 0
         parts.append(Part(DRUM_CHANNEL, (), kit, FAMILIES["drums"], 0, 127, ["drums"]))
     families = list(FAMILIES.values())

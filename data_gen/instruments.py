@@ -1,7 +1,7 @@
-"""Instruments: a name and the General MIDI programs that play it.
+"""How the MIDI source plays an instrument: a name and the General MIDI programs that belong to it.
 
 Program numbers count from 0 (0 is the acoustic grand piano, 127 the gunshot), as in the MIDI message itself.
-Percussion is what sounds on MIDI channel 10, whatever its program.
+Percussion is what a MIDI file plays on a percussion channel, on any program.
 """
 
 from __future__ import annotations
@@ -10,32 +10,45 @@ import dataclasses
 import re
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
 from data_gen import InputError
 
-OTHER = "other"  # name of the stem of all instruments that are no targets
-DRUM_BANK = 128  # the SoundFont bank of percussion presets
+OTHER = "other"  # name of the stem of all instruments that are not targets
+DRUM_BANK = 128  # SoundFont bank of percussion presets
 
 
 @dataclasses.dataclass(frozen=True)
 class Instrument:
-    """One separable instrument: `programs` holds General MIDI numbers 0 to 127 and is empty for drums."""
+    """One separable instrument.
+
+    Attributes:
+        name: name of its stem.
+        programs: General MIDI programs, 0 to 127, whose notes belong to it; empty for percussion.
+        is_percussion: whether it is the percussion of a MIDI file.
+    """
 
     name: str
     programs: tuple[int, ...] = ()
-
-    @property
-    def is_drums(self) -> bool:
-        """Whether it is percussion."""
-        return not self.programs
+    is_percussion: bool = False
 
     def plays(self, bank: int, program: int) -> bool:
-        """Whether a note of this SoundFont bank and program belongs to the instrument."""
-        if bank == DRUM_BANK or self.is_drums:
-            return bank == DRUM_BANK and self.is_drums
-        return program in self.programs
+        """Returns whether a note of this SoundFont bank and program belongs to the instrument."""
+        is_drum = bank == DRUM_BANK
+        return is_drum if self.is_percussion else not is_drum and program in self.programs
+
+    def owns(self, events: np.ndarray) -> np.ndarray:
+        """Returns which notes belong to the instrument, bool [event].
+
+        Args:
+            events: array [event] of dtype `midi.EVENT`. Only its notes carry a bank and a program; what is returned
+                for other events means nothing.
+        """
+        is_drum = events["bank"] == DRUM_BANK
+        return is_drum if self.is_percussion else ~is_drum & np.isin(events["program"], self.programs)
 
     def __str__(self) -> str:
-        if self.is_drums or CANDIDATES.get(self.name) == self:
+        if CANDIDATES.get(self.name) == self:
             return self.name
         starts = [p for p in self.programs if p - 1 not in self.programs]
         ends = [p for p in self.programs if p + 1 not in self.programs]
@@ -50,7 +63,7 @@ def _programs(first: int, last: int) -> tuple[int, ...]:
 CANDIDATES: dict[str, Instrument] = {
     instrument.name: instrument
     for instrument in (
-        Instrument("drums"),
+        Instrument("drums", is_percussion=True),
         Instrument("bass", _programs(32, 39)),
         Instrument("piano", _programs(0, 7)),
         Instrument("strings", _programs(48, 51)),
@@ -62,42 +75,55 @@ CANDIDATES: dict[str, Instrument] = {
         Instrument("synth_lead", _programs(80, 87)),
     )
 }
-"""The ten instruments known by name, the most frequent ones in General MIDI files found in the wild."""
+"""The instruments that need no list of programs: the ten most frequent ones in General MIDI files from the web."""
 
-# Lowest and highest pitch that the instruments of each eight General MIDI programs play in practice.
-_PITCHES_OF_EIGHT = (
+# Lowest and highest MIDI pitch that real instruments play, for each family of eight General MIDI programs. It is wider
+# than the registers that the composer writes in (repertoire.FAMILIES).
+_PITCHES_OF_FAMILY = (
     *((21, 108), (45, 108), (36, 96), (40, 88), (23, 67), (28, 103), (28, 100), (28, 86)),
     *((34, 94), (48, 103), (24, 100), (24, 96), (24, 96), (36, 91), (36, 91), (0, 127)),
 )
 
 
 def playable_pitches(instrument: Instrument) -> tuple[int, int]:
-    """Lowest and highest MIDI pitch (60 is middle C) that some program of the instrument plays in practice."""
-    ranges = [_PITCHES_OF_EIGHT[program // 8] for program in instrument.programs] or [(0, 127)]
+    """Returns the lowest and highest MIDI pitch (60 is middle C) that any program of the instrument plays."""
+    ranges = [_PITCHES_OF_FAMILY[program // 8] for program in instrument.programs] or [(0, 127)]
     return min(low for low, _ in ranges), max(high for _, high in ranges)
 
 
-_HOW = "write NAME:PROGRAMS with General MIDI programs from 0 to 127, e.g. choir:52-54 or keys:0-7+16-20"
+_SYNTAX = "NAME:PROGRAMS with General MIDI programs from 0 to 127, e.g. choir:52-54 or keys:0-7+16-20"
+
+
+def name_of(text: str) -> str:
+    """Returns the name in `choir:52-54` or `drums`.
+
+    Raises InputError if the name has other characters than letters, digits and _.
+    """
+    name = text.strip().partition(":")[0]
+    if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII):
+        raise InputError(f"instrument name {name!r}: use letters, digits and _ only, since it names files and outputs")
+    return name
 
 
 def parse_instrument(text: str) -> Instrument:
-    """Reads `drums` (a known name) or `choir:52-54` (a new name and its programs).
+    """Reads `drums` (a known instrument) or `choir:52-54` (a name and its programs).
 
-    Raises InputError for an unknown name or programs out of range.
+    Raises InputError for a name without programs that is not known, and for programs out of range.
     """
-    name, colon, ranges = text.strip().partition(":")
+    name, (_, colon, ranges) = name_of(text), text.strip().partition(":")
     if not colon:
         if name not in CANDIDATES:
-            raise InputError(f"unknown instrument {name!r}: known are {', '.join(CANDIDATES)}; for any other {_HOW}")
+            raise InputError(
+                f"unknown instrument {name!r}: MIDI files are played for {', '.join(CANDIDATES)}; "
+                f"write any other as {_SYNTAX}"
+            )
         return CANDIDATES[name]
-    if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII):
-        raise InputError(f"instrument name {name!r}: use letters, digits and _ only, since it names files and outputs")
     programs: list[int] = []
     for part in ranges.split("+"):
         match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if not first <= last <= 127:
-            raise InputError(f"instrument {text!r}: {part!r} is no range of programs; {_HOW}")
+            raise InputError(f"instrument {text!r}: {part!r} is not a range of programs; write {_SYNTAX}")
         programs.extend(range(first, last + 1))
     return Instrument(name, tuple(sorted(set(programs))))
 
@@ -109,13 +135,13 @@ def parse_instruments(texts: Iterable[str]) -> tuple[Instrument, ...]:
     """
     instruments = tuple(parse_instrument(text) for text in texts)
     if not instruments:
-        raise InputError(f"no instrument named: choose from {', '.join(CANDIDATES)}, or {_HOW}")
+        raise InputError(f"no instrument named: choose from {', '.join(CANDIDATES)}, or write {_SYNTAX}")
     for position, instrument in enumerate(instruments):
         for other in instruments[:position]:
             if other.name == instrument.name:
                 raise InputError(f"instrument {instrument.name!r} is named twice")
             shared = set(other.programs) & set(instrument.programs)
-            if shared or (other.is_drums and instrument.is_drums):
+            if shared or (other.is_percussion and instrument.is_percussion):
                 raise InputError(
                     f"instruments {other.name!r} and {instrument.name!r} share the programs {sorted(shared)}: "
                     "a note can belong to one stem only"
@@ -124,7 +150,7 @@ def parse_instruments(texts: Iterable[str]) -> tuple[Instrument, ...]:
 
 
 def choose(instruments: Sequence[Instrument], names: Sequence[str]) -> tuple[Instrument, ...]:
-    """The instruments of these names, or all of them if no name is given.
+    """Returns the instruments of these names, or all of them if no name is given.
 
     Raises InputError for a name that is not among them.
     """

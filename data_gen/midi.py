@@ -72,8 +72,7 @@ class Piece:
     def notes_of(self, instrument: Instrument) -> np.ndarray:
         """The NOTE_ON rows that belong to the instrument."""
         notes = self.notes
-        is_drum = notes["bank"] == DRUM_BANK
-        return notes[is_drum if instrument.is_drums else ~is_drum & np.isin(notes["program"], instrument.programs)]
+        return notes[instrument.owns(notes)]
 
 
 class _AnyKeySignature(meta.MetaSpec_key_signature):

@@ -1,7 +1,7 @@
-"""Renders on the processors of a Ray cluster: Ray Data streams the visits to the trainer, nothing is kept on disk.
+"""Makes visits on the processors of a Ray cluster: Ray Data streams them to the trainer, nothing is kept on disk.
 
-Visits, seeds and numbers are those of `workers.Workers`; so is what becomes of visits that fail. Ray replaces processes
-and machines that die and asks them for the same visits again.
+Visits are the same as those of `workers.Workers`, and failed ones are treated in the same way. Ray replaces processes
+and machines that die, and repeats their visits.
 """
 
 from __future__ import annotations
@@ -10,31 +10,32 @@ import collections
 import pickle
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 
 from data_gen import InputError
-from data_gen.chunks import Renderer, Visit
-from data_gen.workers import Workers
+from data_gen.chunks import Chunker, Visit
+from data_gen.workers import Visits
 
-VISITS = 20_000  # of one pass of Ray Data, after which the next one begins; Ray plans a pass as a whole
-VISITS_PER_TASK = 20  # asked of a process at a time, and asked again if it dies
-BLOCK_BYTES = 1 << 23  # visits travel as soon as there are so many
-VISITS_AHEAD = 8  # that wait at the trainer
-RECENT = 20  # visits of which `ready_share` speaks
-READY_S = 0.005  # a visit that comes in less did not have to be waited for
-CLOSE_S = 30.0  # that `close` waits at most for what is under way
-THREADS = ("iter_threaded", "map_tp_")  # how the names of Ray Data's threads that fetch begin, 2.60 and before
+VISITS = 20_000  # visits in one pass of Ray Data, which plans a pass as a whole; then the next pass begins
+VISITS_PER_TASK = 20  # visits that a process is given at a time, and that are repeated if it dies
+BLOCK_BYTES = 1 << 23  # visits are sent as soon as there are this many bytes of them
+VISITS_AHEAD = 8  # finished visits buffered in the training process
+RECENT = 20  # number of visits over which `ready_share` is counted
+READY_S = 0.005  # a visit that arrives within this time, in seconds, was ready
+CLOSE_S = 30.0  # longest wait for running tasks in `close`, in seconds
+THREADS = ("iter_threaded", "map_tp_")  # name prefixes of the threads that fetch data, in Ray Data up to 2.60
 
 
-class RayWorkers(Workers):
-    """Iterates over the visits of a renderer, rendered by the Ray cluster in RAY_ADDRESS, or by Ray on this machine.
+class RayWorkers(Visits):
+    """Visits made by the Ray cluster in RAY_ADDRESS, or by Ray on this machine.
 
     Each machine needs this package, the SoundFonts and the MIDI folder under the same paths.
     """
 
-    def __init__(self, renderer: Renderer, first_visit: int = 0):
-        super().__init__(renderer, 0, first_visit)
-        self._rows = iter(())
+    def __init__(self, chunker: Chunker, first_visit: int = 0):
+        super().__init__(chunker, first_visit)
+        self._rows: Iterator[dict] = iter(())
         self._reading = threading.Lock()
         self._was_ready = collections.deque([True], RECENT)
 
@@ -51,20 +52,20 @@ class RayWorkers(Workers):
         context.execution_options.preserve_order = True
         context.enable_progress_bars = False
         context.target_max_block_size = BLOCK_BYTES
-        self._shared_renderer = ray.put(self.renderer)  # kept, since a process that Ray starts anew needs it
+        self._shared_chunker = ray.put(self.chunker)  # kept: a process that Ray restarts needs it
 
     @property
     def ready_share(self) -> float:
-        """Share of the last visits that did not have to be waited for, 0 to 1."""
+        """Share of the last visits that were ready when they were asked for, 0 to 1."""
         return sum(self._was_ready) / len(self._was_ready)
 
     def close(self) -> None:
-        """Ends the stream of visits; the cluster stays.
+        """Ends the stream of visits; the cluster keeps running.
 
-        Ray Data only tells its threads to end. One that still asks for data after `ray.shutdown()`, which comes with
-        the end of the program, would end the process at once with exit status 1, so they are waited for.
+        Ray Data asks its threads to end but does not wait for them. One that still asks for data after `ray.shutdown()`,
+        which comes with the end of the program, would end the process with exit status 1, so `close` waits for them.
         """
-        super().close()
+        self._closed = True
         if self._reading.acquire(timeout=CLOSE_S):
             rows, self._rows = self._rows, iter(())
             self._reading.release()
@@ -73,14 +74,14 @@ class RayWorkers(Workers):
                 if thread.name.startswith(THREADS):
                     thread.join(CLOSE_S)
 
-    def _visit(self) -> Visit:
+    def _take_visit(self) -> Visit:
         began_s = time.monotonic()
         with self._reading:
             if self._closed:
                 raise BrokenProcessPool("closed")
             row = next(self._rows, None)
             if row is None:
-                self._rows = self._pass(self.next_visit)
+                self._rows = self._start_pass(self.next_visit)
                 row = next(self._rows)
         self._was_ready.append(time.monotonic() - began_s < READY_S)
         self.next_visit += 1
@@ -89,14 +90,14 @@ class RayWorkers(Workers):
             raise result
         return result
 
-    def _pass(self, first_visit: int):
-        """Iterator over VISITS rows of Ray Data."""
+    def _start_pass(self, first_visit: int) -> Iterator[dict]:
+        """Returns an iterator over VISITS rows of Ray Data."""
         import ray
 
         n_processes = max(1, int(ray.cluster_resources().get("CPU", 1)))
         rows = ray.data.range(VISITS, override_num_blocks=VISITS // VISITS_PER_TASK).map(
             _RenderVisit,
-            fn_constructor_args=(self._shared_renderer, first_visit),
+            fn_constructor_args=(self._shared_chunker, first_visit),
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=n_processes),
             num_cpus=0.9,  # leaves room for the tasks that hand out the numbers
         )
@@ -104,17 +105,17 @@ class RayWorkers(Workers):
 
 
 class _RenderVisit:
-    """What runs on the cluster: row {"id"} -> row {"visit": the pickled Visit, or the error it ended in}."""
+    """Runs on the cluster: row {"id"} -> row {"visit": the pickled Visit, or the error it ended in}."""
 
-    def __init__(self, renderer, first_visit: int):
+    def __init__(self, chunker, first_visit: int):
         import ray
 
-        self._renderer = ray.get(renderer)
+        self._chunker = ray.get(chunker)
         self._first_visit = first_visit
 
     def __call__(self, row: dict) -> dict:
         try:
-            result = self._renderer.visit(self._first_visit + int(row["id"]))
-        except Exception as error:  # to be counted and logged by the trainer, as those of `Workers` are
+            result = self._chunker.visit(self._first_visit + int(row["id"]))
+        except Exception as error:  # the trainer counts and logs it, as for `Workers`
             result = error
         return {"visit": pickle.dumps(result, protocol=5)}

@@ -14,7 +14,6 @@ import numpy as np
 
 from data_gen import midi
 
-SPLITS = ("train", "validation", "test")
 VALIDATION_SHARE, TEST_SHARE = 0.1, 0.1
 NGRAM = 6  # intervals in a row that make a feature of a song's music
 SIGNATURE_SIZE = 32  # minima kept of a song's hashed features (Broder 1997, min-wise hashing)

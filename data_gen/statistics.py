@@ -1,4 +1,7 @@
-"""What instruments a folder of MIDI holds, and which ten would make the best candidates for separation."""
+"""Which instruments a folder of MIDI holds, and which ten are the best candidates for separation.
+
+`python -m data_gen.statistics --midi_dir=DIR` prints them.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import numpy as np
 from absl import app, flags
 
 from data_gen import InputError
-from data_gen.corpus import Entry, scan
+from data_gen.index import Entry, scan
 from data_gen.instruments import CANDIDATES, Instrument, parse_instruments
 
 N_CANDIDATES = 10
@@ -120,18 +123,18 @@ def report(midi_dir: str, wanted: Sequence[str], picture: str) -> str:
     return "\n".join(lines)
 
 
-def run() -> None:
-    """What `python -m data_gen.corpus` does."""
-    flags.DEFINE_string("midi_dir", None, "Folder of MIDI files, read recursively.", required=True)
-    flags.DEFINE_list("instruments", ["drums", "piano", "strings", "bass"], "Count the pieces that hold all of these.")
-    flags.DEFINE_string("plot", "corpus.png", "Picture of the distribution to write; empty for none.")
-    app.run(_main)
-
-
-def _main(_) -> int:
+def main(_: list[str]) -> int:
+    """Prints the report. Returns the exit status."""
     try:
         print(report(flags.FLAGS.midi_dir, flags.FLAGS.instruments, flags.FLAGS.plot))
     except InputError as error:
-        print(f"data_gen.corpus: {error}", file=sys.stderr)
+        print(f"data_gen.statistics: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("midi_dir", None, "Folder of MIDI files, read recursively.", required=True)
+    flags.DEFINE_list("instruments", ["drums", "piano", "strings", "bass"], "Count the pieces that hold all of these.")
+    flags.DEFINE_string("plot", "corpus.png", "Picture of the distribution to write; empty for none.")
+    app.run(main)

@@ -8,28 +8,15 @@ exactly zero.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import importlib.util
-import io
 import pathlib
-import threading
 from collections.abc import Sequence
 
 import numpy as np
 
-from data_gen import InputError, midi
+from data_gen import InputError, RenderError, fluidsynth_library, midi
 from data_gen.instruments import DRUM_BANK, Instrument
 from data_gen.variation import Effects
-
-try:
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints what it found where the variable CI is set
-        import fluidsynth  # pyfluidsynth finds and loads the library; what it wraps of it is 16-bit only
-except ImportError as error:
-    raise InputError(
-        "the FluidSynth library is missing (pyfluidsynth does not contain it): install libfluidsynth3 (Debian, Ubuntu: "
-        "apt install libfluidsynth3), fluidsynth-libs (Fedora) or fluid-synth (macOS: brew install fluid-synth)"
-    ) from error
 
 BLOCK_SAMPLES = 64  # FluidSynth acts on events between blocks of this length (FLUID_BUFSIZE)
 PREROLL_S = 0.5  # audio rendered and thrown away before a window, so that notes already sounding are past their attack
@@ -43,60 +30,6 @@ _RPN_CONTROLLERS = (6, 38, 96, 97, 98, 99, 100, 101)  # meaningful only in seque
 _REVERB_SEND, _CHORUS_SEND = 91, 93  # controllers; those of a piece are ignored, since `effects` decides
 # So are the channel mode messages: omni, mono and poly act on all of FluidSynth's channels at once.
 _IGNORED_CONTROLLERS = (_REVERB_SEND, _CHORUS_SEND, 124, 125, 126, 127)
-
-
-class RenderError(RuntimeError):
-    """FluidSynth complained while it rendered, so the audio cannot be trusted."""
-
-
-_lib = fluidsynth._fl
-_log: list[str] = []  # what FluidSynth said since the last `_log.clear()`
-_one_at_a_time = threading.Lock()  # the log is one for all, and an instance plays one piece at a time
-
-
-@ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
-def _keep_log(_level, message, _data):
-    if len(_log) < 20:  # a broken render can say millions of lines
-        _log.append(message.decode(errors="replace"))
-
-
-@ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
-def _drop_log(_level, _message, _data):
-    pass
-
-
-def _prototype(name: str, result, *arguments):
-    function = getattr(_lib, name)
-    function.restype, function.argtypes = result, arguments
-    return function
-
-
-_int, _pointer, _string = ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p
-_set_log_function = _prototype("fluid_set_log_function", _pointer, _int, _pointer, _pointer)
-_new_settings = _prototype("new_fluid_settings", _pointer)
-_delete_settings = _prototype("delete_fluid_settings", None, _pointer)
-_setint = _prototype("fluid_settings_setint", _int, _pointer, _string, _int)
-_setnum = _prototype("fluid_settings_setnum", _int, _pointer, _string, ctypes.c_double)
-_new_synth = _prototype("new_fluid_synth", _pointer, _pointer)
-_delete_synth = _prototype("delete_fluid_synth", None, _pointer)
-_sfload = _prototype("fluid_synth_sfload", _int, _pointer, _string, _int)
-_get_sfont = _prototype("fluid_synth_get_sfont_by_id", _pointer, _pointer, _int)
-_add_sfont = _prototype("fluid_synth_add_sfont", _int, _pointer, _pointer)
-_remove_sfont = _prototype("fluid_synth_remove_sfont", _int, _pointer, _pointer)
-_get_preset = _prototype("fluid_sfont_get_preset", _pointer, _pointer, _int, _int)
-_program_select = _prototype("fluid_synth_program_select", _int, _pointer, _int, _int, _int, _int)
-_noteon = _prototype("fluid_synth_noteon", _int, _pointer, _int, _int, _int)
-_noteoff = _prototype("fluid_synth_noteoff", _int, _pointer, _int, _int)
-_cc = _prototype("fluid_synth_cc", _int, _pointer, _int, _int, _int)
-_pitch_bend = _prototype("fluid_synth_pitch_bend", _int, _pointer, _int, _int)
-_channel_pressure = _prototype("fluid_synth_channel_pressure", _int, _pointer, _int, _int)
-_key_pressure = _prototype("fluid_synth_key_pressure", _int, _pointer, _int, _int, _int)
-_set_reverb_room = _prototype("fluid_synth_set_reverb_group_roomsize", _int, _pointer, _int, ctypes.c_double)
-_process = _prototype("fluid_synth_process", _int, _pointer, _int, _int, _pointer, _int, _pointer)
-
-# Panics, errors and warnings are kept; information and debugging are not.
-for _level, _function in enumerate((_keep_log, _keep_log, _keep_log, _drop_log, _drop_log)):
-    _set_log_function(_level, _function, None)
 
 
 class Synthesizer:
@@ -118,7 +51,8 @@ class Synthesizer:
         n_groups = len(self.instruments)
         if n_groups > 16:
             raise InputError(f"{n_groups} instruments: FluidSynth has channels for 16 at once")
-        self._settings = _new_settings()
+        self._fluid = fluid = fluidsynth_library.load()
+        self._settings = fluid.new_settings()
         for name, value in {
             "synth.audio-channels": n_groups,
             "synth.audio-groups": n_groups,
@@ -127,31 +61,34 @@ class Synthesizer:
             "synth.polyphony": POLYPHONY,
             "synth.threadsafe-api": 0,  # one thread drives it; with it on, long renders lose events
         }.items():
-            _setint(self._settings, name.encode(), value)
-        _setnum(self._settings, b"synth.sample-rate", sample_rate)
-        _setnum(self._settings, b"synth.gain", GAIN / 2)  # mono is the mean of left and right: their sum at half gain
+            fluid.settings_setint(self._settings, name.encode(), value)
+        fluid.settings_setnum(self._settings, b"synth.sample-rate", sample_rate)
+        # Mono is the mean of left and right: their sum at half gain.
+        fluid.settings_setnum(self._settings, b"synth.gain", GAIN / 2)
         self._activate_effects(False)
-        self._synth = _new_synth(self._settings)
-        with _one_at_a_time:
-            _log.clear()
-            font_id = _sfload(self._synth, self.soundfont.encode(), 0)
+        self._synth = fluid.new_synth(self._settings)
+        with fluid.lock:
+            fluid.log.clear()
+            font_id = fluid.sfload(self._synth, self.soundfont.encode(), 0)
             if font_id < 0:
-                raise InputError(f"{soundfont}: FluidSynth cannot load this SoundFont ({'; '.join(_log) or 'damaged'})")
-        self._font = _get_sfont(self._synth, font_id)
+                reason = "; ".join(fluid.log) or "damaged"
+                raise InputError(f"{soundfont}: FluidSynth cannot load this SoundFont ({reason})")
+        self._font = fluid.get_sfont_by_id(self._synth, font_id)
         self._presets: dict[tuple[int, int, int], tuple[int, int]] = {}
         self._buffer = np.empty(0, np.float32)
         for position, instrument in enumerate(self.instruments):
-            self._preset(position, DRUM_BANK if instrument.is_drums else 0, (instrument.programs or (0,))[0])
+            bank = DRUM_BANK if instrument.is_percussion else 0
+            self._preset(position, bank, (instrument.programs or (0,))[0])
 
-    def __del__(self):
+    def __del__(self) -> None:
         if getattr(self, "_synth", None):
-            _delete_synth(self._synth)
+            self._fluid.delete_synth(self._synth)
         if getattr(self, "_settings", None):
-            _delete_settings(self._settings)
+            self._fluid.delete_settings(self._settings)
 
     def _activate_effects(self, active: bool) -> None:
         for name in (b"synth.reverb.active", b"synth.chorus.active"):
-            _setint(self._settings, name, int(active))
+            self._fluid.settings_setint(self._settings, name, int(active))
 
     def _renew(self, effects: Sequence[Effects]) -> None:
         """Replaces the FluidSynth instance, in half a millisecond, and hands the loaded SoundFont on.
@@ -159,29 +96,32 @@ class Synthesizer:
         `fluid_synth_system_reset` would keep the last gain of each voice, and ramp from it into the next note that the
         voice plays: a render would depend on those before it.
         """
+        fluid = self._fluid
         self._activate_effects(bool(effects))
-        synth = _new_synth(self._settings)
-        _remove_sfont(self._synth, self._font)
-        self._font_id = _add_sfont(synth, self._font)
-        _delete_synth(self._synth)
+        synth = fluid.new_synth(self._settings)
+        fluid.remove_sfont(self._synth, self._font)
+        self._font_id = fluid.add_sfont(synth, self._font)
+        fluid.delete_synth(self._synth)
         self._synth = synth
         self._selected: dict[int, tuple[int, int]] = {}  # synth channel -> its preset
-        _log.clear()  # the old instance complains that its presets are gone
+        fluid.log.clear()  # the old instance complains that its presets are gone
         for group, effect in enumerate(effects):
-            _set_reverb_room(synth, group, effect.reverb_room)
+            fluid.set_reverb_group_roomsize(synth, group, effect.reverb_room)
             for channel in range(group, 16 * len(self.instruments), len(self.instruments)):
-                _cc(synth, channel, _REVERB_SEND, effect.reverb_send)
-                _cc(synth, channel, _CHORUS_SEND, effect.chorus_send)
+                fluid.cc(synth, channel, _REVERB_SEND, effect.reverb_send)
+                fluid.cc(synth, channel, _CHORUS_SEND, effect.chorus_send)
 
     def _preset(self, position: int, bank: int, program: int) -> tuple[int, int]:
         """The (bank, program) that plays a note: as written, else as General MIDI falls back, within the instrument."""
         key = (position, bank, program)
         if key not in self._presets:
             instrument = self.instruments[position]
-            fallback_bank = DRUM_BANK if instrument.is_drums else 0
-            fallbacks = [(fallback_bank, p) for p in ((0,) if instrument.is_drums else (program, *instrument.programs))]
+            fallback_bank = DRUM_BANK if instrument.is_percussion else 0
+            fallbacks = [
+                (fallback_bank, p) for p in ((0,) if instrument.is_percussion else (program, *instrument.programs))
+            ]
             for candidate in [(bank, program), *fallbacks]:
-                if _get_preset(self._font, *candidate):
+                if self._fluid.sfont_get_preset(self._font, *candidate):
                     self._presets[key] = candidate
                     break
             else:
@@ -224,7 +164,8 @@ class Synthesizer:
         is_audible &= (events["kind"] != midi.CONTROL) | ~np.isin(events["number"], _IGNORED_CONTROLLERS)
 
         played = [column[is_audible].tolist() for column in (blocks, events, owners)]
-        with _one_at_a_time:
+        fluid = self._fluid
+        with fluid.lock:
             self._renew(effects)
             groups = self._silence((end_block - preroll_block) * BLOCK_SAMPLES)
             pointers = groups.ctypes.data + np.arange(len(groups), dtype=np.uint64) * np.uint64(groups.strides[0])
@@ -237,8 +178,8 @@ class Synthesizer:
                     at_block = block
                 self._play(event, owner, routes)
             self._advance(end_block - at_block, pointers)
-            if _log:
-                raise RenderError(f"{piece.name}: FluidSynth with {self.soundfont}: {'; '.join(_log)}")
+            if fluid.log:
+                raise RenderError(f"{piece.name}: FluidSynth with {self.soundfont}: {'; '.join(fluid.log)}")
             stereo = groups[:, n_preroll : n_preroll + n_samples]
             return (stereo[0::2] + stereo[1::2]).T
 
@@ -257,12 +198,11 @@ class Synthesizer:
             owners: for each event the position of the instrument whose note it starts, -1 for anything else.
             routes: for each of the 16 MIDI channels the positions of the instruments with notes on it.
         """
-        is_note, is_drum = events["kind"] == midi.NOTE_ON, events["bank"] == DRUM_BANK
+        is_note = events["kind"] == midi.NOTE_ON
         owners = np.full(len(events), -1, np.int8)
         routes: list[list[int]] = [[] for _ in range(16)]
         for position, instrument in enumerate(self.instruments):
-            mine = is_drum if instrument.is_drums else ~is_drum & np.isin(events["program"], instrument.programs)
-            mine = is_note & mine
+            mine = is_note & instrument.owns(events)
             owners[mine] = position
             for channel in np.unique(events["channel"][mine]):
                 routes[channel].append(position)
@@ -271,37 +211,37 @@ class Synthesizer:
     def _play(self, event: tuple, owner: int, routes: list[list[int]]) -> None:
         """Sends an event to FluidSynth, on the channels of the instruments concerned."""
         _, _, kind, channel, bank, program, number, value = event
-        synth, n_groups = self._synth, len(self.instruments)
+        fluid, synth, n_groups = self._fluid, self._synth, len(self.instruments)
         if kind == midi.NOTE_ON:
             synth_channel = channel * n_groups + owner
             preset = self._preset(owner, bank, program)
             if self._selected.get(synth_channel) != preset:
-                _program_select(synth, synth_channel, self._font_id, *preset)
+                fluid.program_select(synth, synth_channel, self._font_id, *preset)
                 self._selected[synth_channel] = preset
             for position in routes[channel]:  # a key struck again ends its earlier note, whoever played that
                 if position != owner:
-                    _noteoff(synth, channel * n_groups + position, number)
-            _noteon(synth, synth_channel, number, value)
+                    fluid.noteoff(synth, channel * n_groups + position, number)
+            fluid.noteon(synth, synth_channel, number, value)
             return
         for position in routes[channel]:
             synth_channel = channel * n_groups + position
             if kind == midi.NOTE_OFF:
-                _noteoff(synth, synth_channel, number)
+                fluid.noteoff(synth, synth_channel, number)
             elif kind == midi.CONTROL:
-                _cc(synth, synth_channel, number, value)
+                fluid.cc(synth, synth_channel, number, value)
             elif kind == midi.BEND:
-                _pitch_bend(synth, synth_channel, value + 8192)
+                fluid.pitch_bend(synth, synth_channel, value + 8192)
             elif kind == midi.CHANNEL_PRESSURE:
-                _channel_pressure(synth, synth_channel, value)
+                fluid.channel_pressure(synth, synth_channel, value)
             else:
-                _key_pressure(synth, synth_channel, number, value)
+                fluid.key_pressure(synth, synth_channel, number, value)
 
     def _advance(self, n_blocks: int, pointers: np.ndarray) -> None:
         """Renders so many blocks into where `pointers` (dry, then effects) point, and moves these on."""
         n_samples, n_dry = n_blocks * BLOCK_SAMPLES, 2 * len(self.instruments)
         if n_samples:
             address = pointers.ctypes.data
-            _process(self._synth, n_samples, len(pointers) - n_dry, address + 8 * n_dry, n_dry, address)
+            self._fluid.process(self._synth, n_samples, len(pointers) - n_dry, address + 8 * n_dry, n_dry, address)
             pointers += np.uint64(4 * n_samples)
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data_gen import midi
-from data_gen.instruments import DRUM_BANK, Instrument, playable_pitches
+from data_gen.instruments import Instrument, playable_pitches
 
 DRUM_KITS = (0, 8, 16, 24, 25, 32, 40)  # General MIDI 2 / GS kits that most SoundFonts have
 
@@ -23,7 +23,6 @@ class Variation:
     """How much is drawn per visit.
 
     Attributes:
-        gain_db: each stem is made louder or softer by up to this much.
         transpose: all melodic notes move by up to this many semitones, as far as the instruments reach.
         tempo: the piece is up to this share faster or slower.
         velocity: strength of a random curve on velocities: 127 (v / 127) ** g, with g from 1 / (1 + x) to 1 + x.
@@ -31,7 +30,6 @@ class Variation:
         reverb, chorus: probability that a visit has the effect, with a strength drawn for each instrument.
     """
 
-    gain_db: float = 0.0
     transpose: int = 0
     tempo: float = 0.0
     velocity: float = 0.0
@@ -79,9 +77,9 @@ def vary(
     return midi.Piece(piece.name, events, duration_s)
 
 
-def draw_gains(n_instruments: int, variation: Variation, rng: np.random.Generator) -> np.ndarray:
-    """Linear gains [instrument], float32."""
-    return (10 ** (rng.uniform(-variation.gain_db, variation.gain_db, n_instruments) / 20)).astype(np.float32)
+def draw_gains(n_stems: int, gain_db: float, rng: np.random.Generator) -> np.ndarray:
+    """Returns linear gains, float32 [stem], drawn from -gain_db to gain_db."""
+    return (10 ** (rng.uniform(-gain_db, gain_db, n_stems) / 20)).astype(np.float32)
 
 
 def draw_effects(n_instruments: int, variation: Variation, rng: np.random.Generator) -> tuple[Effects, ...]:
@@ -99,9 +97,9 @@ def _shift(notes: np.ndarray, instruments: Sequence[Instrument], most: int, rng:
     """A shift in semitones that leaves every instrument's notes where it can play them, or no further out."""
     lowest, highest = -most, most
     for instrument in instruments:
-        if instrument.is_drums:
+        if instrument.is_percussion:
             continue
-        mine = notes[(notes["bank"] != DRUM_BANK) & np.isin(notes["program"], instrument.programs)]["number"]
+        mine = notes[instrument.owns(notes)]["number"]
         if len(mine):
             low, high = playable_pitches(instrument)
             lowest = max(lowest, min(0, low - int(mine.min())))
@@ -111,11 +109,9 @@ def _shift(notes: np.ndarray, instruments: Sequence[Instrument], most: int, rng:
 
 def _draw_presets(events: np.ndarray, is_note: np.ndarray, instrument: Instrument, rng: np.random.Generator) -> None:
     """Replaces each program that the instrument plays on by one of its own; the same one wherever it occurs."""
-    if instrument.is_drums:
-        mine, choices = is_note & (events["bank"] == DRUM_BANK), DRUM_KITS
-    else:
-        mine = is_note & (events["bank"] != DRUM_BANK) & np.isin(events["program"], instrument.programs)
-        choices = instrument.programs
+    mine = is_note & instrument.owns(events)
+    choices = DRUM_KITS if instrument.is_percussion else instrument.programs
+    if not instrument.is_percussion:
         events["bank"][mine] = 0
     drawn = np.arange(256)
     programs = np.unique(events["program"][mine])

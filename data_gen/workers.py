@@ -1,11 +1,12 @@
-"""Renders in supervised processes -> an endless iterator of visits, in order.
+"""Makes visits in supervised processes -> an endless iterator of visits, in order.
 
-The processes are those of concurrent.futures. When one dies, all are replaced and what they were rendering is asked
-for again; a visit that fails is logged and left out; training ends only when nothing can be rendered any more.
+When a process dies, all are replaced and what they were working on is asked for again; a visit that fails is logged and
+left out; training ends only when no visit succeeds any more.
 """
 
 from __future__ import annotations
 
+import abc
 import collections
 import concurrent.futures
 import multiprocessing
@@ -17,43 +18,39 @@ from concurrent.futures.process import BrokenProcessPool
 
 from absl import logging
 
-from data_gen import InputError
-from data_gen.chunks import Renderer, Visit
-from data_gen.synth import RenderError
+from data_gen import InputError, RenderError
+from data_gen.chunks import Chunker, Visit
 
 AHEAD = 3  # visits asked for beyond the one awaited, for each process
 MAX_TRIES = 3  # a visit during which the processes died this often is left out
 MAX_VISIT_S = 120.0  # a visit takes well under a second; one that takes this long hangs
-MAX_FAILURES = 50  # visits in a row that gave nothing, after which there is no hope
+MAX_FAILURES = 50  # visits in a row without a chunk, after which training ends
 
 
-class Workers:
-    """Iterates over the visits of a renderer, from `first_visit` on, rendered by `n_workers` processes.
+class Visits(abc.ABC):
+    """Iterates over the visits of a chunker, from `first_visit` on.
 
-    With `n_workers` = 0 the visits are rendered in this process. Use it as a context manager: leaving it ends the
-    processes. `next()` raises InputError when many visits in a row gave nothing.
+    Use it as a context manager: leaving it ends what works for it. `next()` raises InputError when many visits in a row
+    gave nothing.
 
     Attributes:
-        next_visit: number of the visit that comes next; it may be set until the first is taken. A new `Workers` that
-            starts there goes on where this one was.
+        chunker: makes the visits.
+        next_visit: number of the visit that comes next; it may be set until the first is taken. Another iterator that
+            starts there continues where this one stopped.
         lost: number of visits left out because they failed.
     """
 
-    def __init__(self, renderer: Renderer, n_workers: int, first_visit: int = 0):
-        self.renderer = renderer
-        self.n_workers = n_workers
+    def __init__(self, chunker: Chunker, first_visit: int = 0):
+        self.chunker = chunker
         self.next_visit = first_visit
         self.lost = 0
-        self._complained: set[str] = set()
-        self._pending: collections.deque[tuple[int, concurrent.futures.Future]] = collections.deque()
-        self._executor = None
+        self._logged_reasons: set[str] = set()
         self._closed = False
-        self._lock = threading.Lock()  # the thread that reads may start processes while another closes
 
-    def __enter__(self) -> Workers:
+    def __enter__(self) -> Visits:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __iter__(self) -> Iterator[Visit]:
@@ -64,7 +61,7 @@ class Workers:
         reason = "every chunk was silent or had one instrument playing alone"
         while not self._closed:
             try:
-                visit = self._visit()
+                visit = self._take_visit()
                 if len(visit.starts_s):
                     return visit
             except (RenderError, InputError, OSError, MemoryError, BrokenProcessPool) as error:
@@ -72,8 +69,8 @@ class Workers:
                     break
                 reason = str(error) or repr(error)
                 self.lost += 1
-                if reason not in self._complained:
-                    self._complained.add(reason)
+                if reason not in self._logged_reasons:
+                    self._logged_reasons.add(reason)
                     logging.warning("a visit is left out: %s", reason)
             failures += 1
             if failures == MAX_FAILURES:
@@ -81,18 +78,46 @@ class Workers:
         raise StopIteration
 
     @property
+    @abc.abstractmethod
     def ready_share(self) -> float:
-        """Share of the visits asked for that are rendered and wait to be taken, 0 to 1."""
+        """Share of the visits asked for that are finished and wait to be taken, 0 to 1."""
+
+    @abc.abstractmethod
+    def start(self) -> None:
+        """Starts what makes the visits, which loads SoundFonts while the caller does something else."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Ends it at once. May be called again, and from another thread."""
+
+    @abc.abstractmethod
+    def _take_visit(self) -> Visit:
+        """Returns visit number `next_visit`, or raises what it ended in, and counts `next_visit` up."""
+
+
+class Workers(Visits):
+    """Visits made by processes of this machine; with `n_workers` = 0, in this process."""
+
+    def __init__(self, chunker: Chunker, n_workers: int, first_visit: int = 0):
+        super().__init__(chunker, first_visit)
+        self.n_workers = n_workers
+        self._pending: collections.deque[tuple[int, concurrent.futures.Future]] = collections.deque()
+        self._executor: concurrent.futures.ProcessPoolExecutor | None = None
+        self._lock = threading.Lock()  # the thread that reads may start processes while another closes
+
+    @property
+    def ready_share(self) -> float:
+        """Share of the visits asked for that are finished, 0 to 1."""
         pending = list(self._pending)
         return sum(future.done() for _, future in pending) / max(1, len(pending))
 
     def start(self) -> None:
-        """Starts the processes, which load the SoundFonts while the caller does something else; visits come later."""
+        """Starts the processes, which load the SoundFonts; visits are asked for later."""
         with self._lock:
             if self.n_workers and not self._closed:
-                executor = self._started()
+                executor = self._start_executor()
                 for _ in range(self.n_workers):
-                    executor.submit(_load_soundfonts)
+                    executor.submit(_prepare)
 
     def close(self) -> None:
         """Ends the processes at once."""
@@ -100,15 +125,14 @@ class Workers:
             self._closed = True
         self._end_processes()
 
-    def _visit(self) -> Visit:
-        """The next visit, or the error it ended in."""
+    def _take_visit(self) -> Visit:
         index = self.next_visit
         if not self.n_workers:
             self.next_visit += 1
-            return self.renderer.visit(index)
+            return self.chunker.visit(index)
         for _ in range(MAX_TRIES):
             try:
-                self._ask()
+                self._ask_ahead()
                 visit = self._pending[0][1].result(MAX_VISIT_S)
             except (BrokenProcessPool, concurrent.futures.TimeoutError) as error:
                 if self._closed:
@@ -117,32 +141,32 @@ class Workers:
                 self._end_processes()
                 continue
             except BaseException:
-                self._taken()
+                self._drop_first()
                 raise
-            self._taken()
+            self._drop_first()
             return visit
         self.next_visit += 1
         raise BrokenProcessPool(f"visit {index}: the render processes died {MAX_TRIES} times")
 
-    def _taken(self) -> None:
+    def _drop_first(self) -> None:
         self._pending.popleft()
         self.next_visit += 1
 
-    def _ask(self) -> None:
+    def _ask_ahead(self) -> None:
         """Keeps enough visits asked for, starting the processes if there are none."""
         with self._lock:
             if self._closed:
                 raise BrokenProcessPool("closed")
-            executor = self._started()
+            executor = self._start_executor()
             while len(self._pending) < self.n_workers * (1 + AHEAD):
                 index = self.next_visit + len(self._pending)
-                self._pending.append((index, executor.submit(_visit, index)))
+                self._pending.append((index, executor.submit(_make_visit, index)))
 
-    def _started(self) -> concurrent.futures.ProcessPoolExecutor:
+    def _start_executor(self) -> concurrent.futures.ProcessPoolExecutor:
         if self._executor is None:
             context = multiprocessing.get_context("spawn")
             self._executor = concurrent.futures.ProcessPoolExecutor(
-                self.n_workers, context, _start_worker, (self.renderer,)
+                self.n_workers, context, _start_worker, (self.chunker,)
             )
         return self._executor
 
@@ -157,10 +181,10 @@ class Workers:
                 process.join()
 
 
-def _start_worker(renderer: Renderer) -> None:
-    """Takes the renderer once: sent with each visit, an index of many songs would cost more than the rendering."""
-    global _renderer
-    _renderer = renderer
+def _start_worker(chunker: Chunker) -> None:
+    """Receives the chunker once: sent with each visit, an index of many songs would cost more than the rendering."""
+    global _chunker
+    _chunker = chunker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the trainer, which then ends its workers
     threading.Thread(target=_die_with_parent, daemon=True).start()
 
@@ -170,9 +194,9 @@ def _die_with_parent() -> None:
     os._exit(1)
 
 
-def _load_soundfonts() -> None:
-    _renderer.opened()
+def _prepare() -> None:
+    _chunker.source.prepare()
 
 
-def _visit(index: int) -> Visit:
-    return _renderer.visit(index)
+def _make_visit(index: int) -> Visit:
+    return _chunker.visit(index)

@@ -295,7 +295,7 @@ class Config:
 
     @property
     def variation(self) -> Variation:
-        """What is drawn anew at each visit to a piece."""
+        """What the MIDI source draws at each visit to a piece."""
         return Variation(**{f.name: getattr(self, f"vary_{f.name}") for f in dataclasses.fields(Variation)})
 
     @property

@@ -28,7 +28,7 @@ def test_the_candidates_hold_their_general_midi_families():
     assert CANDIDATES["bass"].programs == tuple(range(32, 40))
     assert CANDIDATES["strings"].programs == (48, 49, 50, 51)
     assert CANDIDATES["guitar"].programs + CANDIDATES["distorted_guitar"].programs == tuple(range(24, 32))
-    assert CANDIDATES["drums"].is_drums
+    assert CANDIDATES["drums"].is_percussion
 
 
 def test_no_two_candidates_share_a_program_so_that_all_ten_can_be_named_at_once():

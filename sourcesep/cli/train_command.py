@@ -23,9 +23,9 @@ def train() -> None:
 def _train(arguments: list[str]) -> int:
     no_arguments(arguments)
     run_config = config.Config.from_flags()
-    from sourcesep import rendering
+    from sourcesep import sources
 
-    with rendering.start_workers(run_config) as workers:  # they get ready while TensorFlow is imported
+    with sources.start_workers(run_config) as workers:  # they get ready while TensorFlow is imported
         from sourcesep.train import training
 
         if not run_config.steps:

@@ -13,10 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from data_gen import InputError
-from data_gen.chunks import SILENCE_DBFS
+from data_gen import InputError, RenderError
 from data_gen.files import write_atomically
-from data_gen.synth import RenderError
+from data_gen.stems import SILENCE_DBFS
 from sourcesep import metrics
 from sourcesep.config import Config
 from sourcesep.evaluate import page, scores, summary, table

@@ -17,13 +17,15 @@ import numpy as np
 from absl import logging
 
 from data_gen import InputError
-from data_gen.corpus import MidiCorpus, open_corpus
-from data_gen.instruments import Instrument
-from data_gen.midi import Piece
+from data_gen.chunks import to_mono
+from data_gen.corpus import MidiCorpus
+from data_gen.instruments import parse_instruments
+from data_gen.played import PlayedStems
 from data_gen.songs import SAME_SONG
-from data_gen.synth import Synthesizer, default_soundfont
+from data_gen.stems import Take
 from sourcesep.config import Config
 from sourcesep.evaluate import recordings
+from sourcesep.sources import list_soundfonts, open_played
 
 TAIL_S = 2.0  # rendered after the last event of a whole piece, for notes to fade
 RECORDED, FINISHED = "recorded stems", "finished separation"
@@ -84,45 +86,40 @@ def rendered(
     Raises:
         InputError: there are no such pieces, or a SoundFont cannot play the run's instruments.
     """
-    trained_with = config.soundfonts or (default_soundfont(),)
-    pieces = _held_out(config, midi_dir)[:n_pieces]
-    sources = []
+    trained_with = list_soundfonts(config)
+    player, pieces = _held_out(config, midi_dir)
+    songs = []
     for soundfont in soundfonts or trained_with:
-        Synthesizer(soundfont, config.parsed_instruments, config.sample_rate)  # raises now, not after the first font
+        player.check(soundfont)  # raises now, not after the first SoundFont
         heard = "" if any(_same_soundfont(soundfont, other) for other in trained_with) else "not "
         condition = f"{os.path.basename(soundfont)} ({heard}heard in training)"
-        for corpus, split, index in pieces:
-            name = pathlib.Path(corpus.name(split, index))
-            load = functools.partial(_render, config, tuple(outputs), corpus, split, index, soundfont, seconds)
-            sources.append(Source(os.path.relpath(name, midi_dir or config.midi_dir or "."), condition, load))
-    return sources
+        for split, index in pieces[:n_pieces]:
+            name = pathlib.Path(player.corpus.name(split, index))
+            load = functools.partial(_load, player, split, index, soundfont, tuple(outputs), seconds)
+            songs.append(Source(os.path.relpath(name, midi_dir or config.midi_dir or "."), condition, load))
+    return songs
 
 
-def _held_out(config: Config, midi_dir: str) -> list[tuple[object, str, int]]:
-    """(corpus, split, index) of the pieces that training has not heard."""
-    instruments = config.parsed_instruments
+def _held_out(config: Config, midi_dir: str) -> tuple[PlayedStems, list[tuple[str, int]]]:
+    """Returns the pieces that training has not heard: what plays them, and (split, index) of each."""
     is_own = not midi_dir or (config.midi_dir and os.path.realpath(midi_dir) == os.path.realpath(config.midi_dir))
-    corpus = open_corpus(config.midi_dir if is_own else midi_dir, instruments, config.require, config.seed)
+    player = open_played(config, config.midi_dir if is_own else midi_dir)
     if is_own:
-        if not corpus.size("test"):
+        if not player.size("test"):
             raise InputError(f"{config.midi_dir}: too few songs to have kept one for a test; name another --midi_dir")
-        return [(corpus, "test", index) for index in range(corpus.size("test"))]
-    heard = _signatures_heard(config)
-    pieces = [(corpus, split, index) for split, entries in corpus.splits.items() for index in range(len(entries))]
+        return player, [("test", index) for index in range(player.size("test"))]
+    heard, splits = _signatures_heard(config), player.corpus.splits
+    pieces = [(split, index) for split, entries in splits.items() for index in range(len(entries))]
     # The test split first, so that runs which were trained elsewhere meet the same songs; a song's number is as good
     # as a random one.
-    pieces.sort(key=lambda piece: (piece[1] != "test", corpus.splits[piece[1]][piece[2]].song))
-    unheard = [
-        (corpus, split, index)
-        for corpus, split, index in pieces
-        if not _is_among(corpus.splits[split][index].signature, heard)
-    ]
+    pieces.sort(key=lambda piece: (piece[0] != "test", splits[piece[0]][piece[1]].song))
+    unheard = [(split, index) for split, index in pieces if not _is_among(splits[split][index].signature, heard)]
     logging.info(
         "%s: %d songs, %d of them heard in training and left out", midi_dir, len(pieces), len(pieces) - len(unheard)
     )
     if not unheard:
         raise InputError(f"--midi_dir={midi_dir}: training has heard every song in it; name another folder")
-    return unheard
+    return player, unheard
 
 
 def _signatures_heard(config: Config) -> np.ndarray:
@@ -130,7 +127,7 @@ def _signatures_heard(config: Config) -> np.ndarray:
     if not config.midi_dir:
         return np.zeros((0, 0))
     try:
-        corpus = MidiCorpus(config.midi_dir, config.parsed_instruments, config.require)
+        corpus = MidiCorpus(config.midi_dir, parse_instruments(config.instruments), config.require)
     except InputError as error:
         logging.warning("whether training has heard these songs cannot be told: %s", error)
         return np.zeros((0, 0))
@@ -148,33 +145,22 @@ def _same_soundfont(one: str, other: str) -> bool:
     return os.path.basename(one) == os.path.basename(other)
 
 
-@functools.lru_cache(maxsize=1)
-def _synthesizer(soundfont: str, instruments: tuple[Instrument, ...], sample_rate: int) -> Synthesizer:
-    return Synthesizer(soundfont, instruments, sample_rate)
-
-
-def _render(
-    config: Config, outputs: tuple[str, ...], corpus, split: str, index: int, soundfont: str, seconds: float
+def _load(
+    player: PlayedStems, split: str, index: int, soundfont: str, outputs: tuple[str, ...], seconds: float
 ) -> Song:
-    return play(config, outputs, corpus.load(split, index), soundfont, seconds)
+    return play(player, player.load(split, index, soundfont), outputs, seconds)
 
 
-def play(config: Config, outputs: Sequence[str], piece: Piece, soundfont: str, seconds: float) -> Song:
-    """A piece played with the run's instruments; arguments as in `rendered`.
-
-    Raises InputError if none of them plays in it.
-    """
-    instruments = config.parsed_instruments
-    if not any(len(piece.notes_of(instrument)) for instrument in instruments):
-        names = ", ".join(instrument.name for instrument in instruments)
-        raise InputError(f"{piece.name}: none of the run's instruments plays in it ({names})")
-    start_s, length_s = 0.0, piece.duration_s + TAIL_S
-    if seconds and seconds < piece.duration_s:
-        start_s, length_s = (piece.duration_s - seconds) / 2, seconds
-    rate = config.sample_rate
-    columns = _synthesizer(soundfont, instruments, rate).render(piece, round(start_s * rate), round(length_s * rate))
-    stems = {instrument.name: columns[:, [i]] for i, instrument in enumerate(instruments)}
-    mixture = columns.sum(axis=1, keepdims=True)
+def play(player: PlayedStems, take: Take, outputs: Sequence[str], seconds: float) -> Song:
+    """A take of `player`; arguments as in `rendered`."""
+    rate = player.sample_rate
+    start, n_samples = 0, take.n_samples + round(TAIL_S * rate)
+    if seconds and seconds * rate < take.n_samples:
+        n_samples = round(seconds * rate)
+        start = (take.n_samples - n_samples) // 2
+    columns = to_mono(take.stems(start, n_samples))[:, :, None]  # [stem, time, 1]
+    stems = dict(zip(player.names, columns))
+    mixture = columns.sum(axis=0)
     return Song(rate, mixture, references_of(outputs, stems, mixture))
 
 

@@ -15,15 +15,14 @@ import numpy as np
 from absl import logging
 
 from data_gen import InputError
-from data_gen.variation import Variation
-from data_gen.workers import Workers
+from data_gen.chunks import hold_out
 from sourcesep import metrics
 from sourcesep.config import Config
 from sourcesep.export import saved_model, tflite
 from sourcesep.models.receptive_field import ReceptiveField, receptive_field
-from sourcesep.rendering import make_renderer
 from sourcesep.run_dir import RunDir
 from sourcesep.separate.tflite_model import TFLiteModel
+from sourcesep.sources import open_source
 
 FORMATS = ("saved_model", "tflite")
 CHECKED_S = 10.0  # of a held-out piece, through which a TFLite file is compared with the Keras model
@@ -125,14 +124,17 @@ def _export_tflite(
 ) -> list[Exported]:
     window_samples = description["window_samples"]
     window_s = window_samples / config.sample_rate
-    config = _with_corpus_at_hand(config)
-    per_visit = max(1, round(CHECKED_S / window_s))
-    mixture, stems = _windows(config, "test", window_samples, per_visit, per_visit)
+    source = open_source(_with_corpus_at_hand(config))
+    n_checked = max(1, round(CHECKED_S / window_s))
+    (checked,) = hold_out(source, "test", config.targets, config.other, n_checked * window_samples, 1)
+    # Both to [window, time, 1 or stem].
+    mixture, stems = (waveform.reshape(n_checked, window_samples, -1) for waveform in (checked.mixture, checked.stems))
     expected = model.predict(mixture, batch_size=1, verbose=0)
     calibration = []
     if "int8" in types:
         n_windows = max(CALIBRATION_WINDOWS, round(CALIBRATION_S / window_s))
-        calibration = _windows(config, "train", window_samples, n_windows, 1)[0][:, None]  # to [window, 1, time, 1]
+        windows = hold_out(source, "train", config.targets, config.other, window_samples, n_windows)
+        calibration = [window.mixture[None] for window in windows]  # each to [1, time, 1]
     exported = []
     for type_, flatbuffer in tflite.convert(model, types, window_samples, calibration):
         path = base.with_name(f"{base.name}-{type_}.tflite")
@@ -160,30 +162,6 @@ def _sdr_lost_db(references: np.ndarray, expected: np.ndarray, estimates: np.nda
     plays = references.any(axis=0)
     lost = metrics.sdr(references, expected) - metrics.sdr(references, estimates)
     return float(lost[plays].max(initial=-np.inf)) if plays.any() else 0.0
-
-
-def _windows(
-    config: Config, split: str, window_samples: int, n_windows: int, per_visit: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """(mixture [window, time, 1], stems [window, time, output]) of the run's corpus; of held-out pieces unvaried."""
-    renderer = make_renderer(config, split)
-    if not renderer.corpus.size(split):
-        renderer = dataclasses.replace(renderer, split="train")
-    renderer = dataclasses.replace(
-        renderer,
-        chunk_samples=window_samples,
-        context_samples=0,
-        chunks_per_piece=per_visit,
-        keep_solo=1.0,
-        variation=Variation() if split == "test" else renderer.variation,
-    )
-    mixtures, stems = [], []
-    with Workers(renderer, 0) as workers:
-        while sum(map(len, mixtures)) < n_windows:
-            visit = next(workers)
-            mixtures.append(visit.mixture)
-            stems.append(visit.stems)
-    return np.concatenate(mixtures)[:n_windows], np.concatenate(stems)[:n_windows]
 
 
 def _with_corpus_at_hand(config: Config) -> Config:

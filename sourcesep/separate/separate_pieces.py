@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 from tqdm import tqdm
 
+from data_gen import InputError
 from data_gen.audio import BLOCK_SAMPLES
-from data_gen.corpus import open_corpus
-from data_gen.midi import Piece, read_midi
-from data_gen.synth import default_soundfont
+from data_gen.midi import read_midi
+from data_gen.played import PlayedStems
+from data_gen.stems import Take
 from sourcesep import metrics
 from sourcesep.config import Config
 from sourcesep.evaluate import sources
@@ -19,6 +20,7 @@ from sourcesep.separate.blind import Finder
 from sourcesep.separate.outputs import Outputs, Separated
 from sourcesep.separate.separation import Separator
 from sourcesep.separate.stem_writer import StemWriter
+from sourcesep.sources import list_soundfonts, open_played
 
 N_SCORED = 12  # held-out pieces
 SCORED_S = 20.0  # of the middle of each
@@ -40,7 +42,8 @@ def separate_midi(
 
     Raises InputError if the file cannot be read or none of the instruments plays in it.
     """
-    return _separate(separator, config, read_midi(path), output_dir, outputs, track, report)
+    player = open_played(config, "")
+    return _separate(separator, config, player, player.play(read_midi(path)), output_dir, outputs, track, report)
 
 
 def separate_held_out(
@@ -50,14 +53,15 @@ def separate_held_out(
 
     Raises InputError if the corpus is so small that none was kept.
     """
-    sources.rendered(config, separator.instruments, "", (), 1, 0.0)  # raises where there is none
-    corpus = open_corpus(config.midi_dir, config.parsed_instruments, config.require, config.seed)
-    return _separate(separator, config, corpus.load("test", 0), output_dir, outputs)
+    player = open_played(config, config.midi_dir)
+    if not player.size("test"):
+        raise InputError(f"{config.midi_dir}: too few songs to have kept one for a test; name a sound file")
+    return _separate(separator, config, player, player.load("test", 0), output_dir, outputs)
 
 
 def score_held_out(separator: Separator, config: Config) -> dict[str, float]:
     """Median SDR in dB per instrument over the middle of several test pieces, where the instrument plays."""
-    soundfonts = (config.soundfonts or (default_soundfont(),))[:1]
+    soundfonts = list_soundfonts(config)[:1]
     songs = sources.rendered(config, separator.instruments, "", soundfonts, N_SCORED, SCORED_S)
     scores = [_scores(song, _split(separator, song, source.name)) for source in songs for song in [source.load()]]
     medians = {}
@@ -71,20 +75,20 @@ def score_held_out(separator: Separator, config: Config) -> dict[str, float]:
 def _separate(
     separator: Separator,
     config: Config,
-    piece: Piece,
+    player: PlayedStems,
+    take: Take,
     output_dir: str,
     outputs: Outputs | None = None,
     track: str | None = None,
     report: Callable[[float], None] | None = None,
 ) -> Separated:
     outputs, names = outputs or Outputs(), separator.instruments
-    soundfont = (config.soundfonts or (default_soundfont(),))[0]
-    song = sources.play(config, names, piece, soundfont, 0.0)
-    estimates = _split(separator, song, piece.name, report)
+    song = sources.play(player, take, names, 0.0)
+    estimates = _split(separator, song, take.name, report)
     finder = Finder(names, song.sample_rate)
     finder.hear(song.mixture, estimates)
     labels = ["mixture", *outputs.names(names), *(f"reference/{name}" for name in names)]
-    paths = outputs.paths(output_dir, track or pathlib.Path(piece.name).stem, labels)
+    paths = outputs.paths(output_dir, track or pathlib.Path(take.name).stem, labels)
     chosen = outputs.select(song.mixture, estimates, names)
     waveforms = np.concatenate([song.mixture, chosen[:, 0], *song.references.values()], axis=1)[:, None, :]
     writer = StemWriter(paths, song.sample_rate, 1, outputs.encoding, len(waveforms))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from data_gen.chunks import SILENCE_DBFS
+from data_gen.stems import SILENCE_DBFS
 from sourcesep.config import Config
 
 

@@ -15,7 +15,8 @@ from absl import logging
 from tqdm import tqdm
 
 from data_gen import InputError
-from sourcesep import rendering
+from sourcesep import sources
+from sourcesep.cluster import is_cluster, machine_number
 from sourcesep.config import Config
 from sourcesep.interruption import Interruption
 from sourcesep.models import build, copy_weights, plain
@@ -97,18 +98,18 @@ def train(config: Config, run_dir: str, workers=None) -> Trained:
     Args:
         config: of the run.
         run_dir: its folder.
-        workers: from `rendering.start_workers(config)`, which this calls where they are not given.
+        workers: from `sources.start_workers(config)`, which this calls where they are not given.
 
     Raises:
         InputError: for input that cannot be trained on, before anything is written where possible; for training that
             diverges; for a folder that cannot be written.
         MachineLostError: another machine of the cluster is gone.
     """
-    with workers or rendering.start_workers(config) as workers:
+    with workers or sources.start_workers(config) as workers:
         try:
             return _train(config, run_dir, workers)
         except _LOST as error:
-            if not rendering.is_cluster(config):
+            if not is_cluster(config):
                 raise
             raise MachineLostError(type(error).__name__) from error
 
@@ -116,7 +117,7 @@ def train(config: Config, run_dir: str, workers=None) -> Trained:
 def _train(config: Config, run_dir: str, workers) -> Trained:
     began_s = time.monotonic()
     loss_function = make_loss(config.loss, len(config.model_outputs), config.chunk_samples)
-    is_chief = rendering.machine(config) == 0
+    is_chief = machine_number(config) == 0
     run = RunDir(run_dir)
     strategy = make_strategy(config)
     with strategy.scope():
@@ -142,7 +143,7 @@ def _train(config: Config, run_dir: str, workers) -> Trained:
 
     def validate() -> None:
         nonlocal excerpts, scores, scored_at
-        excerpts = excerpts or Excerpts(workers.renderer, config.outputs)
+        excerpts = excerpts or Excerpts(workers.chunker.source, config.other, config.outputs)
         with stepper.averaged():
             scores, estimates = excerpts.score(plain_model, loss_function)
             excerpts.show(scores, estimates, state.step)
@@ -221,7 +222,7 @@ def dry_run(config: Config, workers=None) -> DryRun:
         stepper = _make_stepper(config, loss_function)
     if config.start_from:
         _start_from(config, stepper.model)
-    with workers or rendering.start_workers(config) as workers:
+    with workers or sources.start_workers(config) as workers:
         source = _Source(workers)
         batches = _batches(strategy, source, reuse, config, seed=0, pool_chunks=1)
         batch = next(batches, None)
@@ -257,8 +258,8 @@ def _start_from(config: Config, model: keras.Model) -> None:
 
 def make_strategy(config: Config) -> tf.distribute.Strategy:
     """The tf.distribute strategy that `--strategy` names. To be called before anything else of TensorFlow."""
-    if rendering.is_cluster(config):
-        rendering.machine(config)  # complains where TF_CONFIG is missing or wrong
+    if is_cluster(config):
+        machine_number(config)  # complains where TF_CONFIG is missing or wrong
         return tf.distribute.MultiWorkerMirroredStrategy()
     n_gpus = len(tf.config.list_logical_devices("GPU"))
     if config.strategy == "mirrored" or (config.strategy == "auto" and n_gpus > 1):
@@ -299,7 +300,7 @@ def _batches(strategy, source: _Source, reuse, config: Config, seed: int, pool_c
     """Iterator of batches, one for each device of this machine at a time."""
 
     def dataset(_):
-        time_samples, pool = source.workers.renderer.time_samples, pool_chunks or config.pool_chunks
+        time_samples, pool = source.workers.chunker.time_samples, pool_chunks or config.pool_chunks
         chunks = make_dataset(
             source, time_samples, len(config.outputs), reuse, pool, config.batch_size, seed, config.remix, config.drop
         )
@@ -324,7 +325,7 @@ class _Source:
         try:
             for visit in self.workers:
                 self._counts.update(kept=len(visit.starts_s), silent=visit.n_silent, solo=visit.n_solo)
-                self._pieces[visit.index] = visit.piece
+                self._pieces[visit.index] = visit.song
                 if len(self._pieces) > REMEMBERED_VISITS:
                     self._pieces.popitem(last=False)
                 yield visit

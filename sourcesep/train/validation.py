@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from data_gen.chunks import Renderer
-from data_gen.variation import Variation
-from data_gen.workers import Workers
+from data_gen.chunks import hold_out
+from data_gen.stems import StemSource
 from sourcesep import metrics
 from sourcesep.train.losses import Loss
 
 N_EXCERPTS = 8
 EXCERPT_S = 4.0
 N_SHOWN = 4  # of the excerpts in TensorBoard
-MAX_VISITS = 100  # to find so many pieces in
 
 
 class Scores(NamedTuple):
@@ -35,35 +32,21 @@ class Scores(NamedTuple):
 
 
 class Excerpts:
-    """The middle of several validation pieces, played without variation: the same all through a run.
+    """The middle of several validation songs, without variation: the same throughout a run.
 
     Args:
-        renderer: of the training chunks. Where the corpus has no validation split, training pieces are used.
-        names: of the model's outputs.
+        source: where the training chunks come from. Where it has no validation split, training songs are used.
+        other: whether the model gives the sum of the stems that are not targets.
+        names: names of the model's stems.
     """
 
-    def __init__(self, renderer: Renderer, names: tuple[str, ...]):
+    def __init__(self, source: StemSource, other: bool, names: tuple[str, ...]):
         self.names = names
-        self.sample_rate = renderer.sample_rate
-        self.is_held_out = renderer.corpus.size("validation") > 0
-        renderer = dataclasses.replace(
-            renderer,
-            split="validation" if self.is_held_out else "train",
-            chunk_samples=round(EXCERPT_S * renderer.sample_rate),
-            context_samples=0,
-            chunks_per_piece=1,
-            keep_silent=0.0,
-            keep_solo=1.0,
-            variation=Variation(),
-        )
-        found = {}
-        with Workers(renderer, 0) as workers:
-            while (
-                len(found) < min(N_EXCERPTS, renderer.corpus.size(renderer.split)) and workers.next_visit < MAX_VISITS
-            ):
-                visit = next(workers)
-                found.setdefault(visit.piece, (visit.mixture[:1], visit.stems[:1]))
-        self._excerpts = list(found.values())
+        self.sample_rate = source.sample_rate
+        targets = names[:-1] if other else names
+        n_samples = round(EXCERPT_S * source.sample_rate)
+        excerpts = hold_out(source, "validation", targets, other, n_samples, N_EXCERPTS)
+        self._excerpts = [(excerpt.mixture[None], excerpt.stems[None]) for excerpt in excerpts]
         self._shown_before = False
 
     def score(self, model, loss_function: Loss) -> tuple[Scores, list[np.ndarray]]:

@@ -1,0 +1,78 @@
+"""A Config -> where its stems come from, and what makes chunks of them.
+
+Nothing here imports TensorFlow, so that render processes start at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from data_gen.chunks import Chunker
+from data_gen.corpus import open_corpus
+from data_gen.instruments import parse_instruments
+from data_gen.played import PlayedStems
+from data_gen.stems import StemSource
+from data_gen.synth import default_soundfont
+from data_gen.workers import Visits, Workers
+from sourcesep.cluster import machine_number
+from sourcesep.config import Config
+
+
+def open_source(config: Config) -> StemSource:
+    """Returns the source of a Config's stems: the one place that chooses it.
+
+    Raises InputError if there are no songs, or they cannot be played.
+    """
+    source = open_played(config, config.midi_dir)
+    source.prepare()
+    return source
+
+
+def open_played(config: Config, midi_dir: str) -> PlayedStems:
+    """Returns MIDI pieces of a folder, or the composer's if `midi_dir` is empty, played as the Config says.
+
+    SoundFonts are loaded when they are first used. Raises InputError like `corpus.open_corpus`.
+    """
+    instruments = parse_instruments(config.instruments)
+    corpus = open_corpus(midi_dir, instruments, config.require, config.seed)
+    return PlayedStems(corpus, instruments, list_soundfonts(config), config.sample_rate, config.variation)
+
+
+def list_soundfonts(config: Config) -> tuple[str, ...]:
+    """Returns the paths of the SoundFonts that a Config names, or of the default one."""
+    return config.soundfonts or (default_soundfont(),)
+
+
+def make_chunker(config: Config, split: str, source: StemSource | None = None) -> Chunker:
+    """Returns what cuts a Config's chunks, from `source` or else from `open_source`, whose errors it raises."""
+    return Chunker(
+        source=source or open_source(config),
+        split=split,
+        targets=config.targets,
+        chunk_samples=config.chunk_samples,
+        context_samples=config.context_samples,
+        chunks_per_song=config.chunks_per_piece,
+        keep_silent=config.keep_silent,
+        keep_solo=config.keep_solo,
+        seed=config.seed,
+        gain_db=config.vary_gain_db,
+        other=config.other,
+    )
+
+
+def start_workers(config: Config) -> Visits:
+    """Starts what makes the training chunks; it gets ready while the caller imports TensorFlow.
+
+    Each machine of a cluster draws from a seed of its own. Raises InputError like `open_source`.
+    """
+    chunker = make_chunker(config, "train")
+    chunker = dataclasses.replace(chunker, seed=config.seed + machine_number(config))
+    workers: Visits
+    if config.render == "ray":
+        from data_gen.ray_workers import RayWorkers
+
+        workers = RayWorkers(chunker)
+    else:
+        workers = Workers(chunker, config.n_workers)
+    workers.start()
+    return workers
