@@ -252,10 +252,10 @@ def score_stem(reference: np.ndarray, estimate: np.ndarray, mixture: np.ndarray,
     """
     active = activity(reference, sample_rate)
     silent = ~active & activity(mixture, sample_rate)
-    parts = {
-        name: Part(*(select_frames(waveform, wanted, sample_rate) for waveform in (reference, estimate, mixture)), sample_rate)
-        for name, wanted in ((ACTIVE, active), (SILENT, silent))
-    }
+    parts = {}
+    for name, wanted in ((ACTIVE, active), (SILENT, silent)):
+        selected = (select_frames(waveform, wanted, sample_rate) for waveform in (reference, estimate, mixture))
+        parts[name] = Part(*selected, sample_rate)
     return {
         measure.key: measure.score(parts[measure.part]) if parts[measure.part].seconds else measure.if_empty
         for measure in MEASURES

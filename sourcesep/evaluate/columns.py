@@ -57,9 +57,11 @@ class Column(NamedTuple):
         return f"[{format_number(statistics['mean_low'])}, {format_number(statistics['mean_high'])}]"
 
 
-COLUMNS = tuple(
-    Column(measure, average) for measure in metrics.MEASURES if measure.label for average in measure.averages
-)
+def list_columns() -> tuple[Column, ...]:
+    """Returns the columns of all measures that have a label, in the order of metrics.MEASURES."""
+    return tuple(
+        Column(measure, average) for measure in metrics.MEASURES if measure.label for average in measure.averages
+    )
 
 
 def format_number(value: float | None, digits: int = 1) -> str:

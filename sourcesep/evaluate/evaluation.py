@@ -24,7 +24,7 @@ from sourcesep.evaluate.songs import LazySong, Song
 from sourcesep.run_dir import RunDir
 
 Separate = Callable[[Song, Callable[[float], None]], dict[str, np.ndarray]]
-"""(song, advance) -> estimates by name, [time, channel]; it calls `advance` with each further share of the song done."""
+"""(song, advance) -> estimates by name, [time, channel]; calls `advance` with each further share of the song done."""
 
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} songs [{elapsed}<{remaining}]"
 _TITLE_LETTERS = 30  # of a song's name that the progress bar shows, so that it fits into 80 columns

@@ -14,7 +14,7 @@ from typing import Any
 import jinja2
 
 from sourcesep import metrics
-from sourcesep.evaluate.columns import COLUMNS, format_count, format_number, format_percent
+from sourcesep.evaluate.columns import format_count, format_number, format_percent, list_columns
 from sourcesep.evaluate.scores import BSS_EVAL, IDEAL, MIXTURE, MODEL, label_row
 from sourcesep.metrics import MAIN_MEASURE
 
@@ -39,14 +39,17 @@ def make_page(title: str, figures: dict[str, Any], examples: Sequence[dict[str, 
     )
     environment.filters.update(number=format_number, percent=format_percent, clock=_format_clock)
     environment.globals.update(label_row=label_row, count=format_count)
-    groups = [(part, len(list(columns))) for part, columns in itertools.groupby(COLUMNS, lambda c: c.measure.part)]
+    columns = list_columns()
+    groups = [
+        (part, len(list(group))) for part, group in itertools.groupby(columns, lambda column: column.measure.part)
+    ]
     return environment.get_template("page.html.j2").render(
         title=title,
         figures=figures,
         examples=examples,
         plot=_lay_out_plot(figures),
         metrics=metrics,
-        columns=COLUMNS,
+        columns=columns,
         groups=groups,
         bss_eval=BSS_EVAL,
         main=MAIN_MEASURE,

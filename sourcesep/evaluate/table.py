@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sourcesep.evaluate.columns import COLUMNS, format_count, format_number
+from sourcesep.evaluate.columns import format_count, format_number, list_columns
 from sourcesep.evaluate.scores import BSS_EVAL, MODEL, label_row
 from sourcesep.metrics import MAIN_MEASURE
 
@@ -17,7 +17,7 @@ def make_table(figures: dict[str, Any]) -> str:
         figures: as `summary.make_figures` returns them.
     """
     tables = []
-    columns = [column for column in COLUMNS if column.measure.in_terminal]
+    columns = [column for column in list_columns() if column.measure.in_terminal]
     for condition, instruments in figures["summary"].items():
         n_songs = sum(piece["condition"] == condition for piece in figures["pieces"])
         parts = [column.measure.part for column in columns]
@@ -26,7 +26,7 @@ def make_table(figures: dict[str, Any]) -> str:
         for name, rows in instruments.items():
             for row, scores in rows.items():
                 label = name if row == MODEL else f"  {label_row(row, len(instruments))}"
-                cells = [f"{column.format_value(scores)} {column.format_interval(scores)}".rstrip() for column in columns]
+                cells = [f"{c.format_value(scores)} {c.format_interval(scores)}".rstrip() for c in columns]
                 lines.append([label, str(scores[MAIN_MEASURE]["n"]), *cells])
         title = f"{condition}, {format_count(n_songs, 'song')}"
         tables.append(f"{title}\n{_align(lines, ['', '', *groups])}")
@@ -40,7 +40,7 @@ def make_table(figures: dict[str, Any]) -> str:
 
 
 def _align(lines: Sequence[Sequence[str]], groups: Sequence[str] = ()) -> str:
-    """Aligns cells to the right, the first of each line to the left; `groups` are headings above the first of several."""
+    """Aligns cells to the right, the first of each line to the left, under the headings `groups` of some columns."""
     widths = [max(map(len, column)) for column in zip(*lines)]
     text = []
     if any(groups):

@@ -15,7 +15,7 @@ from data_gen.played import PlayedStems
 from data_gen.stems import Take
 from sourcesep import metrics
 from sourcesep.config import Config
-from sourcesep.evaluate import sources
+from sourcesep.evaluate import songs
 from sourcesep.separate.blind import Finder
 from sourcesep.separate.outputs import Outputs, Separated
 from sourcesep.separate.separation import Separator
@@ -62,8 +62,8 @@ def separate_held_out(
 def score_held_out(separator: Separator, config: Config) -> dict[str, float]:
     """Median SDR in dB per instrument over the middle of several test pieces, where the instrument plays."""
     soundfonts = list_soundfonts(config)[:1]
-    songs = sources.rendered(config, separator.instruments, "", soundfonts, N_SCORED, SCORED_S)
-    scores = [_scores(song, _split(separator, song, source.name)) for source in songs for song in [source.load()]]
+    held_out = songs.list_held_out(config, "", soundfonts, N_SCORED, SCORED_S)
+    scores = [_scores(song, _split(separator, song, lazy.name)) for lazy in held_out for song in [lazy.load()]]
     medians = {}
     for name in separator.instruments:
         values = [score[name] for score in scores if name in score]
@@ -83,7 +83,8 @@ def _separate(
     report: Callable[[float], None] | None = None,
 ) -> Separated:
     outputs, names = outputs or Outputs(), separator.instruments
-    song = sources.play(player, take, names, 0.0)
+    song = songs.play_song(config, take, 0.0)
+    song = song._replace(references={name: song.references[name] for name in names})
     estimates = _split(separator, song, take.name, report)
     finder = Finder(names, song.sample_rate)
     finder.hear(song.mixture, estimates)
@@ -101,7 +102,7 @@ def _separate(
     return outputs.written(writer.paths_kept, _scores(song, estimates), notes)
 
 
-def _scores(song: sources.Song, estimates: np.ndarray) -> dict[str, float]:
+def _scores(song: songs.Song, estimates: np.ndarray) -> dict[str, float]:
     """SDR in dB of each instrument that plays, where it does; estimates [time, channel, instrument]."""
     scores = {}
     for position, (name, reference) in enumerate(song.references.items()):
@@ -112,7 +113,7 @@ def _scores(song: sources.Song, estimates: np.ndarray) -> dict[str, float]:
 
 
 def _split(
-    separator: Separator, song: sources.Song, name: str, report: Callable[[float], None] | None = None
+    separator: Separator, song: songs.Song, name: str, report: Callable[[float], None] | None = None
 ) -> np.ndarray:
     """Estimates [time, channel, instrument] of a song, with a progress bar, or reported."""
     rate, mixture = song.sample_rate, song.mixture
