@@ -25,11 +25,11 @@ class Column(NamedTuple):
 
     @property
     def heading(self) -> str:
-        """The heading of the column, to the right of that of the column before it."""
+        """The heading of the column, between those of its neighbours; the unit is dB unless it names another."""
         label, unit = self.measure.label, self.measure.unit
         if self.average != self.measure.averages[0]:
             return "mean [95 %]"
-        return label if unit == "%" else f"{label}, {unit}"
+        return label if unit in ("%", "dB") else f"{label}, {unit}"
 
     @property
     def label(self) -> str:

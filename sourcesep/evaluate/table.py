@@ -21,36 +21,46 @@ def make_table(figures: dict[str, Any]) -> str:
     for condition, instruments in figures["summary"].items():
         n_songs = sum(piece["condition"] == condition for piece in figures["pieces"])
         parts = [column.measure.part for column in columns]
-        groups = [part if part not in parts[:i] else "" for i, part in enumerate(parts)]
-        lines = [["", "n", *(column.heading for column in columns)]]
+        groups = [f"{part}, dB" if part not in parts[:i] else "" for i, part in enumerate(parts)]
+        headings = ["", "n", *(column.heading for column in columns)]
+        lines = []
         for name, rows in instruments.items():
             for row, scores in rows.items():
                 label = name if row == MODEL else f"  {label_row(row, len(instruments))}"
                 cells = [f"{c.format_value(scores)} {c.format_interval(scores)}".rstrip() for c in columns]
                 lines.append([label, str(scores[MAIN_MEASURE]["n"]), *cells])
         title = f"{condition}, {format_count(n_songs, 'song')}"
-        tables.append(f"{title}\n{_align(lines, ['', '', *groups])}")
+        tables.append(f"{title}\n{_align(['', '', *groups], headings, lines)}")
     for condition, instruments in figures["museval"].items():
-        lines = [["", "n", *(f"{label}, dB" for label in BSS_EVAL.values())]]
+        headings = ["", "n", *BSS_EVAL.values()]
+        lines = []
         for name, scores in instruments.items():
             lines.append([name, str(scores["n"]), *(format_number(scores[key]) for key in BSS_EVAL)])
-        tables.append(f"{condition}, BSSEval v4\n{_align(lines)}")
+        tables.append(f"{condition}, BSSEval v4, dB\n{_align([''] * len(headings), headings, lines)}")
     left_out = [f"left out: {piece['name']}: {piece['reason']}" for piece in figures["left_out"]]
     return "\n\n".join([*tables, "\n".join(left_out)]).rstrip()
 
 
-def _align(lines: Sequence[Sequence[str]], groups: Sequence[str] = ()) -> str:
-    """Aligns cells to the right, the first of each line to the left, under the headings `groups` of some columns."""
-    widths = [max(map(len, column)) for column in zip(*lines)]
+def _align(groups: Sequence[str], headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Aligns columns to the right, the first one to the left.
+
+    Args:
+        groups: for each column the heading above it and those to its right; empty under the group of another column.
+        headings: of the columns; their words are written one below the other, to save width.
+        lines: the cells.
+    """
+    words = [heading.split(" ", 1) for heading in headings]
+    cells = [[""] * (2 - len(word)) + word for word in words]  # [column, line of the heading]
+    heading_lines = list(zip(*cells))
+    widths = [max(map(len, column)) for column in zip(*heading_lines, *lines)]
     text = []
     if any(groups):
-        heading, at = "", 0
+        top, right = "", 0
         for group, width in zip(groups, widths):
-            at += width + 2
-            if group:
-                heading = heading.ljust(at - width) + group
-        text.append(heading)
-    for first, *others in lines:
-        cells = [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(others, widths[1:]))]
-        text.append("  ".join(cells).rstrip())
-    return "\n".join(text)
+            top = top.ljust(right) + group if group else top
+            right += width + 2
+        text.append(top)
+    for first, *others in [*heading_lines, *lines]:
+        aligned = [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(others, widths[1:]))]
+        text.append("  ".join(aligned).rstrip())
+    return "\n".join(line for line in text if line)
