@@ -31,7 +31,6 @@ from tqdm import tqdm
 from data_gen.files import write_atomically
 from data_gen.workers import Workers
 from sourcesep import config as sourcesep_config
-from sourcesep import rendering
 from sourcesep.config import Config
 from sourcesep.evaluate import evaluation, sources
 from sourcesep.evaluate.sources import Song
@@ -108,9 +107,9 @@ def train(peer: str, config: Config, run_dir: pathlib.Path):
     schedule = torch.optim.lr_scheduler.OneCycleLR(  # with 0.05 it divides by zero at 20 steps
         optimizer, LEARNING_RATES[peer], config.steps, pct_start=0.0499, cycle_momentum=False
     )
-    renderer = dataclasses.replace(rendering.make_renderer(config, "train"), context_samples=0)
+    chunker = dataclasses.replace(sources.make_chunker(config, "train"), context_samples=0)
     with (
-        Workers(renderer, config.n_workers) as workers,
+        Workers(chunker, config.n_workers) as workers,
         SummaryWriter(run_dir, flush_secs=2) as log,
         tqdm(total=config.steps, unit="step", dynamic_ncols=True) as bar,
     ):
@@ -163,7 +162,7 @@ def main(_) -> None:
     run_dir = pathlib.Path(options.run_dir)
     RunDir(run_dir).create(config)
     model = train(options.peer, config, run_dir)
-    held_out = sources.rendered(
+    held_out = scored.rendered(
         config, config.targets, options.test_midi_dir, options.test_soundfonts, options.pieces, options.seconds
     )
     separate = separate_with(model, config)

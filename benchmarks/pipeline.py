@@ -23,8 +23,9 @@ from absl import app, flags
 from tqdm import tqdm
 
 from data_gen import corpus, midi
-from data_gen.chunks import Renderer
+from data_gen.chunks import Chunker
 from data_gen.instruments import parse_instruments
+from data_gen.played import PlayedStems
 from data_gen.synth import default_soundfont
 from data_gen.workers import Workers
 
@@ -32,10 +33,11 @@ INSTRUMENTS = parse_instruments(["drums", "piano", "strings", "bass"])
 RATE, CHUNK, BATCH = 44_100, 4_410, 12
 
 
-def renderer(midi_dir: str | None = None) -> Renderer:
+def chunker(midi_dir: str | None = None) -> Chunker:
     """Chunks as in the published experiment."""
     pieces = corpus.open_corpus(flags.FLAGS.midi_dir if midi_dir is None else midi_dir, INSTRUMENTS, "all", 0)
-    return Renderer(pieces, "train", INSTRUMENTS, INSTRUMENTS, (default_soundfont(),), RATE, CHUNK, 0, 50, 0.1, 0.1, 0)
+    source = PlayedStems(pieces, INSTRUMENTS, (default_soundfont(),), RATE)
+    return Chunker(source, "train", source.names, CHUNK)
 
 
 def batches_of(visits, reuse: int = 1):
@@ -50,7 +52,7 @@ def batches_of(visits, reuse: int = 1):
 
 def rate_of_workers(n_workers: int, seconds: float) -> float:
     """Chunks per second straight from the processes."""
-    with Workers(renderer(), n_workers) as workers:
+    with Workers(chunker(), n_workers) as workers:
         next(workers)
         began_s, n_chunks = time.monotonic(), 0
         while time.monotonic() < began_s + seconds:
@@ -60,7 +62,7 @@ def rate_of_workers(n_workers: int, seconds: float) -> float:
 
 def rate_of_dataset(n_workers: int, seconds: float) -> float:
     """Chunks per second out of tf.data, after the pool is full."""
-    with Workers(renderer(), n_workers) as workers:
+    with Workers(chunker(), n_workers) as workers:
         batches, _ = batches_of(workers)
         for _ in range(10):
             next(batches)
@@ -78,7 +80,7 @@ def training(mode: str, step_s: float, seconds: float, per_visit_s: float) -> tu
             time.sleep(per_visit_s)
             yield visit
 
-    with Workers(renderer(), 1) as workers:
+    with Workers(chunker(), 1) as workers:
         from sourcesep.train.dataset import ReuseController
 
         batches, reuse = batches_of(slowed(workers))
@@ -139,7 +141,7 @@ def main(_) -> None:
     """Measures and prints."""
     if flags.FLAGS.first_batch:
         folder = flags.FLAGS.first_batch.replace("composed", "")
-        with Workers(renderer(folder), max(1, (os.cpu_count() or 2) - 1)) as workers:
+        with Workers(chunker(folder), max(1, (os.cpu_count() or 2) - 1)) as workers:
             workers.start()  # as train.py does, before TensorFlow is imported
             next(batches_of(workers)[0])
             print(time.time())
@@ -177,7 +179,7 @@ def main(_) -> None:
     rate, reuse = training("auto", 0.2, 40.0, 0.0)
     print(f"| --reuse=auto, a trainer of 5 steps per second, renderer not slowed | {rate:.1f} | {reuse} |\n")
 
-    with Workers(dataclasses.replace(renderer(), chunks_per_piece=10), 1) as workers:  # many short renders
+    with Workers(dataclasses.replace(chunker(), chunks_per_song=10), 1) as workers:  # many short renders
         next(workers)
         (pid,) = workers._executor._processes
         marks = {}

@@ -13,10 +13,11 @@ import numpy as np
 import pretty_midi
 from absl import app, flags
 
-from data_gen import midi, synth
-from data_gen.chunks import Renderer
-from data_gen.corpus import MidiCorpus, open_corpus
+from data_gen import fluidsynth_library, midi, synth
+from data_gen.chunks import Chunker
+from data_gen.corpus import Corpus, MidiCorpus, open_corpus
 from data_gen.instruments import parse_instruments
+from data_gen.played import PlayedStems
 from data_gen.workers import Workers
 
 try:
@@ -28,9 +29,10 @@ INSTRUMENTS = parse_instruments(["drums", "piano", "strings", "bass"])
 RATE, CHUNK, CHUNKS = 44_100, 4_410, 50
 
 
-def renderer(corpus, soundfont: str) -> Renderer:
-    """The renderer of the published experiment, which drops nothing, so that all ways give the same chunks."""
-    return Renderer(corpus, "train", INSTRUMENTS, INSTRUMENTS, (soundfont,), RATE, CHUNK, 0, CHUNKS, 1.0, 1.0, 0)
+def chunker(corpus: Corpus, soundfont: str) -> Chunker:
+    """Returns the chunker of the published experiment; it drops nothing, so that all ways give the same chunks."""
+    source = PlayedStems(corpus, INSTRUMENTS, (soundfont,), RATE)
+    return Chunker(source, "train", source.names, CHUNK, chunks_per_song=CHUNKS, keep_silent=1.0, keep_solo=1.0)
 
 
 def usual_way(path: str, soundfont: str, rng: np.random.Generator) -> np.ndarray:
@@ -50,13 +52,13 @@ def usual_way(path: str, soundfont: str, rng: np.random.Generator) -> np.ndarray
     return np.stack([stems[start : start + CHUNK] for start in starts])
 
 
-def with_tinysoundfont(ours: Renderer, visits: int) -> float:
+def with_tinysoundfont(ours: Chunker, visits: int) -> float:
     """Chunks per second of the same windows through tinysoundfont, an instance per instrument and without chasing."""
     synths = []
     for _ in INSTRUMENTS:
         one = tinysoundfont.Synth(samplerate=RATE)
-        synths.append((one, one.sfload(ours.soundfonts[0])))
-    windows = [(visit.piece, float(visit.starts_s[0]), len(visit.starts_s)) for visit in map(ours.visit, range(visits))]
+        synths.append((one, one.sfload(ours.source.soundfonts[0])))
+    windows = [(visit.song, float(visit.starts_s[0]), len(visit.starts_s)) for visit in map(ours.visit, range(visits))]
     pieces = {name: midi.read_midi(name) for name in {window[0] for window in windows}}
     began_s = time.perf_counter()
     for name, start_s, n_chunks in windows:
@@ -88,10 +90,11 @@ def chunks_per_second(workers: Workers, visits: int) -> float:
     return n_chunks / (time.perf_counter() - began_s)
 
 
-def share_in_fluidsynth(renderer: Renderer, visits: int) -> tuple[float, float]:
+def share_in_fluidsynth(some: Chunker, visits: int) -> tuple[float, float]:
     """Shares of a visit's CPU time: inside FluidSynth in all, and inside it on audio that ends up in chunks."""
     inside_s = useful_s = 0.0
-    original_process, original_renew = synth._process, synth.Synthesizer._renew
+    fluid = fluidsynth_library.load()
+    original_process, original_renew = fluid.process, synth.Synthesizer._renew
 
     def timed_renew(self, effects):
         original_renew(self, effects)
@@ -104,14 +107,14 @@ def share_in_fluidsynth(renderer: Renderer, visits: int) -> tuple[float, float]:
         return status
 
     renders: list[list[tuple[int, float]]] = []
-    renderer.visit(0)
-    synth._process, synth.Synthesizer._renew = timed_process, timed_renew
+    some.visit(0)
+    fluid.process, synth.Synthesizer._renew = timed_process, timed_renew
     try:
         began_s = time.process_time()
-        lengths = [renderer.visit(index).mixture.shape[0] * CHUNK for index in range(visits)]
+        lengths = [some.visit(index).mixture.shape[0] * CHUNK for index in range(visits)]
         total_s = time.process_time() - began_s
     finally:
-        synth._process, synth.Synthesizer._renew = original_process, original_renew
+        fluid.process, synth.Synthesizer._renew = original_process, original_renew
     for calls, useful_samples in zip(renders, lengths):
         inside_s += sum(seconds for _, seconds in calls)
         preroll = sum(n for n, _ in calls) - useful_samples
@@ -126,7 +129,7 @@ def main(_) -> None:
     """Measures and prints."""
     soundfont = flags.FLAGS.soundfont or synth.default_soundfont()
     corpus = MidiCorpus(flags.FLAGS.midi_dir, INSTRUMENTS)
-    ours = renderer(corpus, soundfont)
+    ours = chunker(corpus, soundfont)
     rng = np.random.default_rng(0)
     paths = [corpus.name("train", index) for index in rng.permutation(corpus.size("train"))[: flags.FLAGS.usual_visits]]
 
@@ -144,7 +147,7 @@ def main(_) -> None:
             label = f"sourcesep, {n_workers} worker processes" if n_workers else "sourcesep, in this process"
             rows.append((label, chunks_per_second(workers, flags.FLAGS.visits)))
     began_s = time.perf_counter()
-    with Workers(renderer(open_corpus("", INSTRUMENTS, "all", 0), soundfont), 1) as workers:
+    with Workers(chunker(open_corpus("", INSTRUMENTS, "all", 0), soundfont), 1) as workers:
         next(workers)
         first_s = time.perf_counter() - began_s
         rows.append(("sourcesep, composed pieces, 1 worker process", chunks_per_second(workers, flags.FLAGS.visits)))

@@ -62,7 +62,7 @@ class RayWorkers(Visits):
     def close(self) -> None:
         """Ends the stream of visits; the cluster keeps running.
 
-        Ray Data asks its threads to end but does not wait for them. One that still asks for data after `ray.shutdown()`,
+        Ray Data asks its threads to end but does not wait. One that still asks for data after `ray.shutdown()`,
         which comes with the end of the program, would end the process with exit status 1, so `close` waits for them.
         """
         self._closed = True

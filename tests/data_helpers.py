@@ -17,8 +17,10 @@ import mido
 import numpy as np
 
 from data_gen import InputError, midi
-from data_gen.chunks import Renderer, Visit
+from data_gen.chunks import Chunker, Visit
 from data_gen.instruments import DRUM_BANK, Instrument, parse_instruments
+from data_gen.played import PlayedStems
+from data_gen.variation import Variation
 
 SHARED = pathlib.Path(__file__).parents[2] / "shared"  # real MIDI files, beside the checkout where they are at hand
 SOUNDFONT = str(pathlib.Path(importlib.util.find_spec("pretty_midi").origin).with_name("TimGM6mb.sf2"))
@@ -126,23 +128,21 @@ class Hanging(Handmade):
         return super().load(split, index)
 
 
-def renderer(corpus, **changes) -> Renderer:
-    """A light renderer of BAND; `changes` are other values of its arguments."""
+def chunker(
+    corpus, instruments=BAND, soundfonts=(SOUNDFONT,), sample_rate=RATE_HZ, variation=None, **changes
+) -> Chunker:
+    """A light chunker of BAND; `changes` are other values of its arguments."""
+    source = PlayedStems(corpus, instruments, soundfonts, sample_rate, variation or Variation())
     arguments = {
         "split": "train",
-        "instruments": BAND,
-        "targets": BAND,
-        "soundfonts": (SOUNDFONT,),
-        "sample_rate": RATE_HZ,
+        "targets": source.names,
         "chunk_samples": 1_600,
-        "context_samples": 0,
-        "chunks_per_piece": 8,
+        "chunks_per_song": 8,
         "keep_silent": 1.0,
         "keep_solo": 1.0,
-        "seed": 0,
         **changes,
     }
-    return Renderer(corpus, **arguments)
+    return Chunker(source, **arguments)
 
 
 def are_equal(one: Visit, other: Visit) -> bool:

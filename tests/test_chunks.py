@@ -9,29 +9,26 @@ import numpy as np
 import pytest
 from data_helpers import (
     BAND,
-    BASS,
-    DRUMS,
     PIANO,
     RATE_HZ,
     SOUNDFONT,
-    STRINGS,
     Handmade,
     Vanishing,
     are_equal,
     band_rows,
+    chunker,
     control,
     note,
     piece,
-    renderer,
     rms,
     snr_db,
     write_sine_soundfont,
 )
 
 from data_gen import InputError
-from data_gen.chunks import SILENCE_DBFS
 from data_gen.corpus import ComposedCorpus
 from data_gen.instruments import CANDIDATES, DRUM_BANK
+from data_gen.stems import SILENCE_DBFS
 from data_gen.synth import Synthesizer
 
 TEN = tuple(CANDIDATES.values())
@@ -51,7 +48,7 @@ def added_up(stems: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("instruments", [(PIANO,), BAND, TEN], ids=["one", "four", "ten"])
 def test_the_mixture_is_the_sum_of_the_stems_in_every_bit(instruments):
-    some = renderer(ComposedCorpus(0, instruments), instruments=instruments, targets=instruments, chunks_per_piece=20)
+    some = chunker(ComposedCorpus(0, instruments), instruments=instruments, chunks_per_song=20)
     for index in range(3):
         visit = some.visit(index)
         assert rms(visit.mixture) > 0
@@ -59,46 +56,46 @@ def test_the_mixture_is_the_sum_of_the_stems_in_every_bit(instruments):
 
 
 def test_the_mixture_is_still_the_sum_of_the_stems_after_it_came_from_another_process():
-    visit = renderer(ComposedCorpus(0, TEN), instruments=TEN, targets=TEN, chunks_per_piece=20).visit(0)
+    visit = chunker(ComposedCorpus(0, TEN), instruments=TEN, chunks_per_song=20).visit(0)
     sent = pickle.loads(pickle.dumps(visit))
     assert are_equal(sent, visit)
     assert np.array_equal(sent.mixture[..., 0], added_up(sent.stems))
 
 
 def test_with_some_targets_the_mixture_holds_all_instruments_still(busy):
-    everything = renderer(busy).visit(0)
-    some = renderer(busy, targets=(STRINGS, DRUMS)).visit(0)
+    everything = chunker(busy).visit(0)
+    some = chunker(busy, targets=("strings", "drums")).visit(0)
     assert np.array_equal(some.mixture, everything.mixture)
     assert np.array_equal(some.stems, everything.stems[:, :, [3, 0]])
 
 
 def test_a_visit_has_the_shapes_types_and_contiguity_that_it_documents(busy):
-    visit = renderer(busy, targets=(BASS, PIANO), context_samples=100).visit(4)
+    visit = chunker(busy, targets=("bass", "piano"), context_samples=100).visit(4)
     assert visit.index == 4
-    assert visit.piece.startswith("busy")
+    assert visit.song.startswith("busy")
     assert visit.mixture.shape == (8, 1_800, 1)
     assert visit.stems.shape == (8, 1_800, 2)
     assert visit.starts_s.shape == (8,)
     assert visit.mixture.dtype == visit.stems.dtype == np.float32
-    assert renderer(busy, context_samples=100).time_samples == 1_800
+    assert chunker(busy, context_samples=100).time_samples == 1_800
 
 
 # ---- Where chunks lie -----------------------------------------------------------------------------------------------
 def test_chunks_are_consecutive_and_within_the_piece(busy):
     starts = set()
     for index in range(12):
-        visit = renderer(busy).visit(index)
+        visit = chunker(busy).visit(index)
         assert np.diff(visit.starts_s) == pytest.approx(0.1)
         assert visit.starts_s[0] >= 0
-        assert visit.starts_s[-1] + 0.1 <= busy.load("train", int(visit.piece[-1])).duration_s
+        assert visit.starts_s[-1] + 0.1 <= busy.load("train", int(visit.song[-1])).duration_s
         starts.add(visit.starts_s[0])
     assert len(starts) == 12
 
 
 @pytest.mark.parametrize("index", range(4))
 def test_a_chunk_is_what_a_render_of_the_whole_piece_has_at_its_start(busy, index):
-    visit = renderer(busy).visit(index)
-    music = busy.load("train", int(visit.piece[-1]))
+    visit = chunker(busy).visit(index)
+    music = busy.load("train", int(visit.song[-1]))
     whole = Synthesizer(SOUNDFONT, BAND, RATE_HZ).render(music, 0, int(music.duration_s * RATE_HZ) + 1)
     begin = round(float(visit.starts_s[0]) * RATE_HZ)
     assert begin > 0
@@ -115,7 +112,7 @@ def test_a_chunk_is_what_a_render_of_the_whole_piece_has_at_its_start(busy, inde
 @pytest.mark.parametrize("context", [1, 64, 777])
 def test_context_is_added_around_the_chunks_that_would_be_cut_without_it(busy, context):
     for index in range(3):
-        plain, wide = renderer(busy).visit(index), renderer(busy, context_samples=context).visit(index)
+        plain, wide = chunker(busy).visit(index), chunker(busy, context_samples=context).visit(index)
         assert np.array_equal(wide.starts_s, plain.starts_s)
         inner = wide.stems[:, context:-context]
         assert inner.shape == plain.stems.shape
@@ -124,23 +121,23 @@ def test_context_is_added_around_the_chunks_that_would_be_cut_without_it(busy, c
 
 
 def test_context_is_the_audio_of_the_neighbouring_chunks(busy):
-    visit = renderer(busy, context_samples=700).visit(0)
+    visit = chunker(busy, context_samples=700).visit(0)
     for left, right in zip(visit.mixture[:-1], visit.mixture[1:]):
         assert np.array_equal(left[-1_400:], right[:1_400])
 
 
 def test_before_the_piece_the_context_is_silent():
     short = Handmade(piece(note(0, 1, 60), control(0.15, 7, 100)))  # lasts 1 s; its chunk must begin at its start
-    visit = renderer(short, chunk_samples=RATE_HZ, context_samples=1_000).visit(0)
+    visit = chunker(short, chunk_samples=RATE_HZ, context_samples=1_000).visit(0)
     assert visit.starts_s.tolist() == [0]
     assert not visit.stems[:, :1_000].any()
     assert visit.stems[:, 1_000:2_000].any()
 
 
-@pytest.mark.parametrize("chunks_per_piece", [1, 8])
-def test_a_piece_shorter_than_a_chunk_gives_one_chunk_that_ends_in_silence(chunks_per_piece):
+@pytest.mark.parametrize("chunks_per_song", [1, 8])
+def test_a_piece_shorter_than_a_chunk_gives_one_chunk_that_ends_in_silence(chunks_per_song):
     short = Handmade(piece(note(0, 0.05, 40, program=33)))
-    visit = renderer(short, chunk_samples=4 * RATE_HZ, chunks_per_piece=chunks_per_piece).visit(0)
+    visit = chunker(short, chunk_samples=4 * RATE_HZ, chunks_per_song=chunks_per_song).visit(0)
     assert visit.starts_s.tolist() == [0]
     assert visit.mixture.shape == (1, 4 * RATE_HZ, 1)
     assert rms(visit.mixture[:, :4_000]) > 1e-3
@@ -148,32 +145,32 @@ def test_a_piece_shorter_than_a_chunk_gives_one_chunk_that_ends_in_silence(chunk
 
 
 def test_a_piece_gives_no_more_chunks_than_it_is_long(busy):
-    visit = renderer(busy, chunks_per_piece=1_000).visit(0)
+    visit = chunker(busy, chunks_per_song=1_000).visit(0)
     assert 75 <= len(visit.starts_s) <= 82
     assert visit.starts_s[0] < 0.1
 
 
 # ---- Draws ----------------------------------------------------------------------------------------------------------
 def test_the_same_seed_gives_the_same_visits_in_whatever_order(busy):
-    forwards = [renderer(busy, keep_solo=0.5).visit(index) for index in range(4)]
-    backwards = [renderer(busy, keep_solo=0.5).visit(index) for index in reversed(range(4))]
+    forwards = [chunker(busy, keep_solo=0.5).visit(index) for index in range(4)]
+    backwards = [chunker(busy, keep_solo=0.5).visit(index) for index in reversed(range(4))]
     assert all(are_equal(one, other) for one, other in zip(forwards, reversed(backwards)))
 
 
 def test_another_seed_or_another_index_gives_another_visit(busy):
-    visits = [renderer(busy, seed=seed).visit(index) for seed in (0, 1) for index in range(3)]
-    assert len({(visit.piece, visit.starts_s[0]) for visit in visits}) == 6
+    visits = [chunker(busy, seed=seed).visit(index) for seed in (0, 1) for index in range(3)]
+    assert len({(visit.song, visit.starts_s[0]) for visit in visits}) == 6
 
 
 def test_every_piece_is_visited(busy):
-    light = renderer(busy, chunks_per_piece=1, chunk_samples=64)
-    assert {light.visit(index).piece for index in range(30)} == {"busy 0", "busy 1", "busy 2"}
+    light = chunker(busy, chunks_per_song=1, chunk_samples=64)
+    assert {light.visit(index).song for index in range(30)} == {"busy 0", "busy 1", "busy 2"}
 
 
 def test_each_visit_draws_one_of_the_soundfonts(busy, tmp_path):
     sine = write_sine_soundfont(tmp_path / "sine.sf2", [(0, 0), (0, 33), (0, 48), (DRUM_BANK, 0)])
-    first, second = (renderer(busy, soundfonts=(one, one)) for one in (SOUNDFONT, sine))
-    both = renderer(busy, soundfonts=(SOUNDFONT, sine))
+    first, second = (chunker(busy, soundfonts=(one, one)) for one in (SOUNDFONT, sine))
+    both = chunker(busy, soundfonts=(SOUNDFONT, sine))
     drawn = []
     for index in range(12):
         visit = both.visit(index)
@@ -196,7 +193,7 @@ def test_silent_and_solo_chunks_are_dropped_and_counted():
     n_all = n_silent = n_solo = 0
     for index in range(4):
         everything, kept = (
-            renderer(gaps(), chunks_per_piece=40, keep_silent=k, keep_solo=k).visit(index) for k in (1.0, 0.0)
+            chunker(gaps(), chunks_per_song=40, keep_silent=k, keep_solo=k).visit(index) for k in (1.0, 0.0)
         )
         assert (everything.n_silent, everything.n_solo) == (0, 0)
         energies = np.square(everything.stems, dtype=np.float64).mean(axis=1)
@@ -216,15 +213,15 @@ def test_silent_and_solo_chunks_are_dropped_and_counted():
 def test_silent_and_solo_chunks_are_kept_and_dropped_apart():
     counts = {}
     for keep_silent, keep_solo in ((0.0, 1.0), (1.0, 0.0)):
-        visit = renderer(gaps(), chunks_per_piece=300, keep_silent=keep_silent, keep_solo=keep_solo).visit(0)
+        visit = chunker(gaps(), chunks_per_song=300, keep_silent=keep_silent, keep_solo=keep_solo).visit(0)
         counts[keep_silent] = (visit.n_silent > 0, visit.n_solo > 0)
     assert counts == {0.0: (True, False), 1.0: (False, True)}
 
 
 def test_a_share_of_the_silent_chunks_is_kept():
-    args = {"chunks_per_piece": 500, "keep_solo": 1.0}
-    all_dropped = renderer(gaps(), keep_silent=0.0, **args).visit(0).n_silent
-    some_dropped = renderer(gaps(), keep_silent=0.5, **args).visit(0).n_silent
+    args = {"chunks_per_song": 500, "keep_solo": 1.0}
+    all_dropped = chunker(gaps(), keep_silent=0.0, **args).visit(0).n_silent
+    some_dropped = chunker(gaps(), keep_silent=0.5, **args).visit(0).n_silent
     assert all_dropped > 100
     assert 0.3 * all_dropped < some_dropped < 0.7 * all_dropped
 
@@ -233,7 +230,7 @@ def test_the_chunk_and_not_its_context_decides_whether_it_is_silent():
     # A note every second: a chunk in the rest is silent, though its context is not.
     music = Handmade(piece(*(note(i, 0.05, 40, program=33) for i in range(20))))
     plain, wide = (
-        renderer(music, chunks_per_piece=100, keep_silent=0.0, context_samples=c).visit(0) for c in (0, RATE_HZ)
+        chunker(music, chunks_per_song=100, keep_silent=0.0, context_samples=c).visit(0) for c in (0, RATE_HZ)
     )
     assert plain.n_silent > 20
     assert wide.n_silent == plain.n_silent
@@ -241,14 +238,14 @@ def test_the_chunk_and_not_its_context_decides_whether_it_is_silent():
 
 def test_with_one_instrument_nothing_plays_alone():
     music = Handmade(piece(*(note(i / 4, 0.25, 60) for i in range(20))))
-    visit = renderer(music, instruments=(PIANO,), targets=(PIANO,), keep_solo=0.0).visit(0)
+    visit = chunker(music, instruments=(PIANO,), keep_solo=0.0).visit(0)
     assert visit.n_solo == 0
     assert len(visit.starts_s) == 8
 
 
 def test_a_visit_of_which_nothing_is_kept_has_no_chunk():
     music = Handmade(piece(*(note(i / 4, 0.25, 60) for i in range(20))))
-    visit = renderer(music, keep_solo=0.0, context_samples=10).visit(0)
+    visit = chunker(music, keep_solo=0.0, context_samples=10).visit(0)
     assert visit.n_solo == 8
     assert visit.starts_s.shape == (0,)
     assert visit.mixture.shape == (0, 1_620, 1)
@@ -258,7 +255,7 @@ def test_a_visit_of_which_nothing_is_kept_has_no_chunk():
 # ---- Errors ---------------------------------------------------------------------------------------------------------
 def test_a_split_without_a_piece_is_refused():
     with pytest.raises(InputError, match="no piece in the validation split"):
-        renderer(Handmade(), split="validation").visit(0)
+        chunker(Handmade(), split="validation").visit(0)
 
 
 def test_a_vanished_file_fails_its_visits_and_no_others():
@@ -266,7 +263,7 @@ def test_a_vanished_file_fails_its_visits_and_no_others():
     outcomes = []
     for index in range(12):
         try:
-            outcomes.append(renderer(corpus).visit(index).piece)
+            outcomes.append(chunker(corpus).visit(index).song)
         except InputError as error:
             outcomes.append(str(error))
     assert set(outcomes) == {"here", "gone: No such file or directory"}
@@ -274,18 +271,19 @@ def test_a_vanished_file_fails_its_visits_and_no_others():
 
 def test_a_missing_soundfont_is_found_before_anything_is_rendered(busy, tmp_path):
     with pytest.raises(InputError, match="no such SoundFont"):
-        renderer(busy, soundfonts=(SOUNDFONT, str(tmp_path / "none.sf2"))).opened()
+        chunker(busy, soundfonts=(SOUNDFONT, str(tmp_path / "none.sf2"))).source.prepare()
 
 
 def test_a_damaged_soundfont_among_good_ones_is_left_out(busy, tmp_path):
     damaged = tmp_path / "damaged.sf2"
     damaged.write_bytes(pathlib.Path(SOUNDFONT).read_bytes()[:50_000])
-    opened = renderer(busy, soundfonts=(str(damaged), SOUNDFONT)).opened()
-    assert opened.soundfonts == (SOUNDFONT,)
+    source = chunker(busy, soundfonts=(str(damaged), SOUNDFONT)).source
+    source.prepare()
+    assert source.soundfonts == (SOUNDFONT,)
     with pytest.raises(InputError, match="damaged.sf2"):
-        renderer(busy, soundfonts=(str(damaged),)).opened()
+        chunker(busy, soundfonts=(str(damaged),)).source.prepare()
 
 
-def test_a_renderer_that_was_sent_elsewhere_renders_the_same(busy):
-    sent = pickle.loads(pickle.dumps(renderer(busy)))
-    assert are_equal(sent.visit(1), renderer(busy).visit(1))
+def test_a_chunker_that_was_sent_elsewhere_makes_the_same_chunks(busy):
+    sent = pickle.loads(pickle.dumps(chunker(busy)))
+    assert are_equal(sent.visit(1), chunker(busy).visit(1))

@@ -13,9 +13,11 @@ import pytest
 from data_helpers import BAND, BASS, DRUMS, PIANO, SHARED, STRINGS, midi_bytes, off, on, program, song_bytes
 
 from data_gen import InputError, corpus, midi
-from data_gen.corpus import ComposedCorpus, MidiCorpus, open_corpus, scan
+from data_gen.corpus import ComposedCorpus, MidiCorpus, open_corpus
+from data_gen.index import scan
 from data_gen.instruments import CANDIDATES
-from data_gen.songs import SIGNATURE_SIZE, SPLITS, music_signature
+from data_gen.songs import SIGNATURE_SIZE, music_signature
+from data_gen.stems import SPLITS
 
 
 @pytest.fixture(autouse=True)
@@ -391,9 +393,9 @@ def test_a_folder_of_broken_files_is_refused(tmp_path):
 # ---- Composed -------------------------------------------------------------------------------------------------------
 def test_the_composed_corpus_is_the_same_each_time_and_another_with_another_seed():
     one, same, other = ComposedCorpus(1, BAND), ComposedCorpus(1, BAND), ComposedCorpus(2, BAND)
-    corpus._composed.cache_clear()
+    corpus._compose.cache_clear()
     first = one.load("train", 3)
-    corpus._composed.cache_clear()
+    corpus._compose.cache_clear()
     assert np.array_equal(first.events, same.load("train", 3).events)
     assert not np.array_equal(first.events, other.load("train", 3).events)
 

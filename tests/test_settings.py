@@ -10,7 +10,7 @@ from conftest import TINY
 from test_models import noise, scatter_weights
 
 from data_gen import InputError
-from sourcesep import rendering
+from sourcesep import sources
 from sourcesep.models import build, plain
 from sourcesep.run_dir import RunDir
 from sourcesep.separate.blind import Finder
@@ -46,8 +46,8 @@ def test_other_is_the_sum_of_all_that_is_no_target_and_completes_the_mixture(con
     everything = dataclasses.replace(config, instruments=("drums", "piano", "bass"), targets=())
     some = dataclasses.replace(everything, targets=("piano",), other=True)
     assert some.outputs == ("piano", "other")
-    all_stems = rendering.make_renderer(everything, "train").visit(0)
-    visit = rendering.make_renderer(some, "train").visit(0)
+    all_stems = sources.make_chunker(everything, "train").visit(0)
+    visit = sources.make_chunker(some, "train").visit(0)
     drums, piano, bass = np.moveaxis(all_stems.stems, 2, 0)
     assert (drums.any(), piano.any(), bass.any()) == (True, True, True)
     np.testing.assert_array_equal(visit.stems, np.stack([piano, drums + bass], axis=2))

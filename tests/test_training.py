@@ -11,13 +11,13 @@ import pytest
 import tensorflow as tf
 from absl import logging
 from conftest import ROOT, as_flags
+from sourcesep.rendering import start_workers
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from data_gen import InputError
 from data_gen.workers import Workers
 from sourcesep.models import build
 from sourcesep.models.receptive_field import receptive_field
-from sourcesep.rendering import start_workers
 from sourcesep.run_dir import RunDir
 from sourcesep.train import training
 from sourcesep.train.losses import make_loss
@@ -152,7 +152,7 @@ def test_the_best_validated_weights_are_kept_and_training_ends_when_they_get_no_
     assert stored(tmp_path, trained.step, "n_worse") == 3
     best_loss = stored(tmp_path, trained.step, "best_loss")
     with start_workers(worse) as workers:
-        excerpts = Excerpts(workers.renderer, worse.targets)
+        excerpts = Excerpts(workers.chunker.source, False, worse.targets)
     scores, _ = excerpts.score(RunDir(tmp_path).model(), make_loss("mae", 2, 800))
     assert scores.loss == pytest.approx(best_loss, rel=1e-4)
     assert scores.loss < trained.scores.loss
@@ -172,7 +172,7 @@ def test_updates_by_bad_chunks_are_left_out_and_the_run_stops_with_the_last_good
     try:
         with start_workers(config) as workers:
             with pytest.raises(InputError, match="diverged: 20 updates.*checkpoint: .*step-.*learning_rate"):
-                training.train(config, tmp_path, BadChunks(workers.renderer, 0))
+                training.train(config, tmp_path, BadChunks(workers.chunker, 0))
     finally:
         logging.get_absl_logger().removeHandler(caplog.handler)
     assert "visit 2" in caplog.text

@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
-from conftest import SOUNDFONT
+from data_helpers import SOUNDFONT, chunker
 
 from data_gen import midi
-from data_gen.chunks import Renderer
 from data_gen.corpus import ComposedCorpus
 from data_gen.instruments import parse_instruments, playable_pitches
 from data_gen.synth import Synthesizer
@@ -27,22 +26,22 @@ def varied(seed=0, **changes):
     return vary(PIECE, INSTRUMENTS, Variation(**changes), np.random.default_rng(seed))
 
 
-def renderer(**changes):
+def visit(index, gain_db=0.0, **changes):
     corpus = ComposedCorpus(0, INSTRUMENTS)
-    return Renderer(
-        corpus, "train", INSTRUMENTS, INSTRUMENTS, (SOUNDFONT,), 16_000, 1_600, 0, 10, 1.0, 1.0, 0, Variation(**changes)
+    return chunker(corpus, INSTRUMENTS, variation=Variation(**changes), gain_db=gain_db, chunks_per_song=10).visit(
+        index
     )
 
 
 @pytest.mark.parametrize("name", [None, *ALL, "all"])
 def test_the_mixture_is_the_sum_of_the_stems_whatever_varies(name):
     changes = ALL if name == "all" else {name: ALL[name]} if name else {}
-    visit = renderer(**changes).visit(3)
-    np.testing.assert_array_equal(visit.mixture, visit.stems.sum(axis=-1, keepdims=True))
-    assert np.abs(visit.mixture).max() > 0.01
+    varied_visit = visit(3, **changes)
+    np.testing.assert_array_equal(varied_visit.mixture, varied_visit.stems.sum(axis=-1, keepdims=True))
+    assert np.abs(varied_visit.mixture).max() > 0.01
     if name:
-        assert not np.array_equal(visit.stems, renderer().visit(3).stems)
-        np.testing.assert_array_equal(visit.stems, renderer(**changes).visit(3).stems)
+        assert not np.array_equal(varied_visit.stems, visit(3).stems)
+        np.testing.assert_array_equal(varied_visit.stems, visit(3, **changes).stems)
 
 
 def test_without_variation_the_piece_is_as_it_was():
@@ -107,8 +106,8 @@ def test_presets_are_drawn_among_the_instrument_s_own():
 
 
 def test_gains_stay_within_the_range():
-    index = next(i for i in range(20) if renderer().visit(i).stems.any(axis=(0, 1)).all())
-    plain, changed = renderer().visit(index), renderer(gain_db=6.0).visit(index)
+    index = next(i for i in range(20) if visit(i).stems.any(axis=(0, 1)).all())
+    plain, changed = visit(index), visit(index, gain_db=6.0)
     for position in range(3):
         ratio_db = 20 * np.log10(np.abs(changed.stems[..., position]).max() / np.abs(plain.stems[..., position]).max())
         assert abs(ratio_db) <= 6.01

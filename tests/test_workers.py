@@ -12,7 +12,7 @@ import time
 
 import numpy as np
 import pytest
-from data_helpers import SOUNDFONT, Deadly, Handmade, Hanging, Vanishing, are_equal, band_rows, note, piece, renderer
+from data_helpers import SOUNDFONT, Deadly, Handmade, Hanging, Vanishing, are_equal, band_rows, chunker, note, piece
 
 from data_gen import InputError, workers
 from data_gen.workers import Workers
@@ -53,7 +53,7 @@ def corpus(*names: str, kind=Handmade):
 
 
 def light(some_corpus, **changes):
-    return renderer(some_corpus, **{"chunks_per_piece": 4, "chunk_samples": 800, **changes})
+    return chunker(some_corpus, **{"chunks_per_song": 4, "chunk_samples": 800, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def test_when_the_processes_are_killed_again_and_again_the_visits_go_on(plain, u
 
 def test_a_visit_that_kills_its_process_is_left_out_and_the_rest_comes():
     harmless = light(corpus("one", "two", "deadly", "four", "five"))
-    expected = [visit for visit in map(harmless.visit, range(8)) if visit.piece != "deadly"]
+    expected = [visit for visit in map(harmless.visit, range(8)) if visit.song != "deadly"]
     assert 0 < len(expected) < 8
     with Workers(light(corpus("one", "two", "deadly", "four", "five", kind=Deadly)), 1) as running:
         assert same((next(running) for _ in expected), expected)
@@ -157,7 +157,7 @@ def test_a_process_that_hangs_is_replaced_and_its_visit_asked_for_again(tmp_path
 @pytest.mark.parametrize("n_workers", [0, 1])
 def test_a_visit_that_fails_is_left_out_and_the_rest_comes(n_workers):
     whole = light(corpus("one", "gone", "three"))
-    expected = [visit for visit in map(whole.visit, range(12)) if visit.piece != "gone"]
+    expected = [visit for visit in map(whole.visit, range(12)) if visit.song != "gone"]
     assert 0 < len(expected) < 12
     with Workers(light(corpus("one", "gone", "three", kind=Vanishing)), n_workers) as running:
         assert same((next(running) for _ in expected), expected)
@@ -193,8 +193,8 @@ def test_an_empty_visit_is_skipped(n_workers):
     mixed = light(Handmade(solo, piece(band_rows(0, 2), name="band")), keep_solo=0.0)
     visits = [mixed.visit(index) for index in range(12)]
     expected = [visit for visit in visits if len(visit.starts_s)]
-    assert {visit.piece for visit in visits} == {"solo", "band"}
-    assert {visit.piece for visit in expected} == {"band"}
+    assert {visit.song for visit in visits} == {"solo", "band"}
+    assert {visit.song for visit in expected} == {"band"}
     with Workers(mixed, n_workers) as running:
         assert same((next(running) for _ in expected), expected)
         assert running.lost == 0
@@ -244,10 +244,10 @@ def test_a_parent_killed_outright_leaves_no_render_process_behind():
     script = f"""
 import sys
 sys.path[:0] = [{str(TESTS)!r}, {str(TESTS.parent)!r}]
-from data_helpers import Handmade, band_rows, piece, renderer
+from data_helpers import Handmade, band_rows, piece, chunker
 from data_gen.workers import Workers
 if __name__ == "__main__":
-    running = Workers(renderer(Handmade(piece(band_rows(0, 2)))), 2)
+    running = Workers(chunker(Handmade(piece(band_rows(0, 2)))), 2)
     next(running)
     print(*running._executor._processes, flush=True)
     sys.stdin.read()

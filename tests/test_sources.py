@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from data_gen import InputError
-from sourcesep.rendering import machine, make_renderer, start_workers
+from sourcesep.cluster import machine_number
+from sourcesep.sources import make_chunker, start_workers
 
 CLUSTER = {"chief": ["a:1"], "worker": ["b:1", "c:1"]}
 
@@ -17,8 +18,8 @@ def set_tf_config(monkeypatch, cluster, kind, index):
 @pytest.mark.parametrize("kind, index, expected", [("chief", 0, 0), ("worker", 0, 1), ("worker", 1, 2)])
 def test_machines_are_numbered_from_the_chief_on(config, monkeypatch, kind, index, expected):
     set_tf_config(monkeypatch, CLUSTER, kind, index)
-    assert machine(config) == expected
-    assert machine(dataclasses.replace(config, strategy="one")) == 0
+    assert machine_number(config) == expected
+    assert machine_number(dataclasses.replace(config, strategy="one")) == 0
 
 
 def test_each_machine_renders_from_a_seed_of_its_own(config, monkeypatch):
@@ -27,7 +28,7 @@ def test_each_machine_renders_from_a_seed_of_its_own(config, monkeypatch):
         set_tf_config(monkeypatch, {"worker": ["a:1", "b:1"]}, "worker", index)
         with start_workers(config) as workers:
             visits.append(next(workers))
-    np.testing.assert_array_equal(visits[0].mixture, make_renderer(config, "train").visit(0).mixture)
+    np.testing.assert_array_equal(visits[0].mixture, make_chunker(config, "train").visit(0).mixture)
     assert visits[0].mixture.shape != visits[1].mixture.shape or (visits[0].mixture != visits[1].mixture).any()
 
 
@@ -37,7 +38,7 @@ def test_each_machine_renders_from_a_seed_of_its_own(config, monkeypatch):
 def test_a_cluster_that_is_not_described_is_one_clear_line(config, monkeypatch, text):
     monkeypatch.setenv("TF_CONFIG", text)
     with pytest.raises(InputError, match="--strategy=multi_worker reads the cluster from .* TF_CONFIG"):
-        machine(dataclasses.replace(config, strategy="multi_worker"))
+        machine_number(dataclasses.replace(config, strategy="multi_worker"))
 
 
 @pytest.mark.parametrize("n_workers", [0, 1])
@@ -45,7 +46,7 @@ def test_workers_that_were_started_early_begin_where_they_are_told(config, n_wor
     with start_workers(dataclasses.replace(config, workers=n_workers)) as workers:
         workers.next_visit = 7
         visit = next(workers)
-    expected = make_renderer(config, "train")
+    expected = make_chunker(config, "train")
     index = visit.index
     assert index >= 7
     assert all(not len(expected.visit(earlier).starts_s) for earlier in range(7, index))
