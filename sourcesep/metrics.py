@@ -217,12 +217,12 @@ MEASURES = (
     ),
     Measure(
         "frame_sdr_p10_db", ACTIVE, "dB", lambda part: part.frame_quantile_db(0.1),
-        "frames, 10 %", in_terminal=False,
+        "frames, 10\u00a0%", in_terminal=False,
     ),
     Measure("frame_sdr_median_db", ACTIVE, "dB", lambda part: part.frame_quantile_db(0.5)),
     Measure(
         "frame_sdr_p90_db", ACTIVE, "dB", lambda part: part.frame_quantile_db(0.9),
-        "frames, 90 %", in_terminal=False,
+        "frames, 90\u00a0%", in_terminal=False,
     ),
     Measure("silent_s", SILENT, "s", lambda part: part.seconds, if_empty=0.0),
     Measure("residual_dbfs", SILENT, "dBFS", lambda part: level_dbfs(part.estimate), "left"),

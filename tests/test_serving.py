@@ -19,8 +19,8 @@ import soundfile
 import tensorflow as tf
 from conftest import ROOT
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format, wrappers_pb2
+from helpers import make_run, noise
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2, prediction_service_pb2_grpc
-from test_exporting import make_run, noise
 
 from sourcesep.export.exporting import export
 from sourcesep.models.receptive_field import receptive_field

@@ -28,7 +28,7 @@ class Column(NamedTuple):
         """The heading of the column, between those of its neighbours; the unit is dB unless it names another."""
         label, unit = self.measure.label, self.measure.unit
         if self.average != self.measure.averages[0]:
-            return "mean [95 %]"
+            return "mean [95\u00a0%]"
         return label if unit in ("%", "dB") else f"{label}, {unit}"
 
     @property
@@ -36,7 +36,7 @@ class Column(NamedTuple):
         """The full name of the column, for a cell that stands by itself."""
         measure = self.measure
         name = measure.label if measure.part == metrics.ACTIVE else f"{measure.label} {measure.part}"
-        average = "" if self.average == measure.averages[0] else f", {self.average} [95 %]"
+        average = "" if self.average == measure.averages[0] else f", {self.average} [95\u00a0%]"
         return f"{name}{average}" if measure.unit == "%" else f"{name}{average}, {measure.unit}"
 
     @property
