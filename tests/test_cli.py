@@ -264,6 +264,8 @@ BAD = {
     "nothing to split": (lambda *_: ["separate.py"], "name a sound file to split"),
     "no run": (lambda *_: ["separate.py", "--run_dir=/nowhere", "song.wav"], "/nowhere: no run directory"),
     "no weights": (without_weights, "no weights there yet"),
+    "TFLite alone": (lambda *_: ["separate.py", "--tflite=a.tflite"], "--tflite splits sound files"),
+    "TFLite and MIDI": (lambda *_: ["separate.py", "--tflite=a.tflite", "song.mid"], "--tflite splits sound files"),
     "no TFLite file": (text_for_tflite, "song.tflite: no TFLite file of export.py"),
     "nothing to export": (lambda *_: ["export.py", "--run_dir=/nowhere"], "/nowhere: no run directory"),
     "no such file": (lambda trained, _: ["separate.py", f"--run_dir={trained}", "/no.wav"], "/no.wav: no such file"),

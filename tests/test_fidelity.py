@@ -1,4 +1,4 @@
-"""FluidSynth's own player as the judge of what we render."""
+"""What we render, compared with FluidSynth's own player."""
 
 import shutil
 
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.skipif(not shutil.which("fluidsynth"), reason="the flui
 
 
 def judged(path):
-    _, difference_db, correlation, clocked_db, clocked = fidelity.judge((str(path), SOUNDFONT))
+    _, difference_db, correlation, clocked_db, clocked = fidelity.compare((str(path), SOUNDFONT))
     return difference_db, correlation, clocked_db, clocked
 
 

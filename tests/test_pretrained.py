@@ -3,12 +3,12 @@ import numpy as np
 import pytest
 from conftest import SOUNDFONT
 
-from benchmarks.pretrained import COMMANDS, list_commands, pack_weights
 from data_gen import InputError
 from sourcesep import metrics
-from sourcesep.evaluate import sources
+from sourcesep.evaluate import songs
 from sourcesep.models import build
 from sourcesep.run_dir import PRETRAINED, RunDir
+from tools.package_model import COMMANDS, list_commands, pack_weights
 
 
 @pytest.fixture
@@ -54,8 +54,8 @@ def test_the_model_in_the_package_separates_pieces_through_a_soundfont_that_it_h
     run = RunDir(PRETRAINED)
     config, model = run.config(), run.model()
     improvements_db = {name: [] for name in config.outputs}
-    for source in sources.rendered(config, config.outputs, "", (SOUNDFONT,), 12, 5.0):
-        song = source.load()
+    for lazy in songs.list_held_out(config, "", (SOUNDFONT,), 12, 5.0):
+        song = lazy.load()
         stems = np.asarray(model(song.mixture.reshape(1, -1, 1)))[0]
         for name, stem in zip(config.outputs, stems.T):
             score = metrics.score_stem(song.references[name], stem[:, None], song.mixture, config.sample_rate)
