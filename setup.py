@@ -6,17 +6,33 @@ import re
 import setuptools
 
 ROOT = pathlib.Path(__file__).parent
+STUBS = ("types-psutil", "types-pyyaml", "types-tqdm")
 
 setuptools.setup(
     name="sourcesep",
     version=re.search(r'__version__ = "(.+)"', (ROOT / "sourcesep" / "__init__.py").read_text())[1],
     description="Splits a recording into any instruments, with models trained on synthesised MIDI",
+    author="sourcesep developers",
+    keywords="music source separation, MIDI, synthesis, audio, WaveNet, TensorFlow",
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "License :: OSI Approved :: MIT License",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3 :: Only",
+        *(f"Programming Language :: Python :: 3.{minor}" for minor in range(9, 14)),
+        "Topic :: Multimedia :: Sound/Audio :: Analysis",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
     python_requires=">=3.9",
     packages=setuptools.find_packages(include=["data_gen", "sourcesep", "sourcesep.*"]),
-    package_data={"sourcesep": ["evaluate/templates/*", "pretrained/*", "py.typed"]},
+    package_data={"data_gen": ["py.typed"], "sourcesep": ["evaluate/templates/*", "pretrained/*", "py.typed"]},
     install_requires=[
         "absl-py",
         "h5py",
@@ -24,7 +40,9 @@ setuptools.setup(
         "matplotlib",
         "mido>=1.3",
         "numpy",
+        "platformdirs",
         "pretty_midi",  # for the SoundFont that it contains
+        "psutil",
         "pyfluidsynth>=1.3,!=1.3.5,!=1.3.6",  # those two want pyaudio, which has to be compiled
         "pyyaml",
         "scipy",
@@ -46,7 +64,7 @@ setuptools.setup(
         # The newest TensorFlow: its successor to tf.lite.Interpreter, and a server to test exports with.
         "latest": ["ai-edge-litert", 'kserve; python_version >= "3.10" and python_version < "3.14"'],
         "museval": ["museval"],
-        "dev": ["fast-bss-eval", "hypothesis", "pytest", "pytest-xdist", "ruff", "selenium"],
+        "dev": ["fast-bss-eval", "hypothesis", "mypy", "pytest", "pytest-xdist", "ruff", "selenium", *STUBS],
         # What some tests compare with; without it they are skipped.
         "ci": ["jax", "museval", "ray[data]>=2.40", 'pyarrow<26; python_version < "3.13"'],
     },

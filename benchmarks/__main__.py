@@ -37,7 +37,10 @@ def main(arguments: list[str]) -> None:
         heading = f"## {name.capitalize()}\n\n`python {' '.join(shown)}` ({time.strftime('%Y-%m-%d')}, {processor()})"
         (results / f"{name}.md").write_text(f"{heading}\n\n{done.stdout}")
         pages = [results / f"{known}.md" for known in NAMES]
-        parts = ["# Benchmarks\n\nWritten by `make bench MIDI_DIR=MIDI`.\n", *(page.read_text() for page in pages if page.exists())]
+        parts = [
+            "# Benchmarks\n\nWritten by `make bench MIDI_DIR=MIDI`.\n",
+            *(page.read_text() for page in pages if page.exists()),
+        ]
         (HERE / "README.md").write_text("\n".join(parts))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from absl import logging
 
 from data_gen import InputError, RenderError
-from data_gen.stems import SILENCE_DBFS, StemSource, choose_stems
+from data_gen.stems import SILENCE_DBFS, StemSource, add_up, choose_stems
 from data_gen.variation import draw_gains
 
 SOLO_DB = -30.0  # an instrument plays alone when all others together are this far below it
@@ -31,7 +31,7 @@ class Visit(NamedTuple):
         n_silent, n_solo: chunks dropped because the mixture was silent, or one instrument played alone.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs
     song: str
     starts_s: np.ndarray
     mixture: np.ndarray
@@ -88,7 +88,7 @@ class Chunker:
         if self.gain_db:
             stems = stems * draw_gains(len(stems), self.gain_db, rng)[:, None]
         wanted = choose_stems(stems, self.source.names, self.targets, self.other)
-        mixture = sum(wanted if self.other else stems)  # stem after stem: a sum anyone can repeat to the last bit
+        mixture = add_up(wanted if self.other else stems)
         inner = slice(self.context_samples, n_samples - self.context_samples)
         is_silent, is_solo = _too_easy(
             stems[:, inner].reshape(len(stems), n_chunks, self.chunk_samples),
@@ -156,7 +156,7 @@ def hold_out(
         except (InputError, RenderError) as error:
             logging.warning("%s; held-out excerpts go on without it", error)
             continue
-        mixture = sum(stems)
+        mixture = add_up(stems)
         if np.mean(np.square(mixture)) > 10 ** (SILENCE_DBFS / 10):
             wanted = choose_stems(stems, source.names, targets, other)
             excerpts.append(HeldOut(take.name, mixture[:, None], np.stack(wanted, axis=-1)))

@@ -18,6 +18,7 @@ import pathlib
 import zipfile
 import zlib
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import platformdirs
@@ -162,10 +163,10 @@ def _read_index(path: pathlib.Path) -> list[Entry]:
         return []  # missing, of another version, or damaged: the scan makes it anew
 
 
-def _entry(*values) -> Entry:
-    """An Entry from its fields as JSON keeps them: with lists for tuples."""
+def _entry(*values: Any) -> Entry:
+    """Makes an Entry of its fields as JSON keeps them, with lists for tuples."""
     entry = Entry(*values)
-    notes = {key: tuple(count) for key, count in entry.notes.items()}
+    notes = {key: (count, length_s) for key, (count, length_s) in entry.notes.items()}
     return dataclasses.replace(entry, notes=notes, signature=tuple(entry.signature))
 
 

@@ -111,7 +111,7 @@ def parse_instrument(text: str) -> Instrument:
     Raises InputError for a name without programs that is not known, and for programs out of range.
     """
     if not text.strip():
-        raise InputError(f"an instrument without a name: choose from {', '.join(CANDIDATES)}, or write {_SYNTAX}")
+        raise InputError(f"instrument '' has no name: choose from {', '.join(CANDIDATES)}, or write {_SYNTAX}")
     name, (_, colon, ranges) = name_of(text), text.strip().partition(":")
     if not colon:
         if name not in CANDIDATES:

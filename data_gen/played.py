@@ -83,7 +83,8 @@ class PlayedStems:
 
         Raises InputError if one is missing, or none can be used.
         """
-        usable, errors = [], []
+        usable: list[str] = []
+        damaged: list[InputError] = []
         for soundfont in self.soundfonts:
             if not os.path.isfile(soundfont):
                 raise InputError(f"no such SoundFont: {soundfont}")
@@ -91,11 +92,11 @@ class PlayedStems:
                 self._synthesizer(soundfont)
                 usable.append(soundfont)
             except InputError as error:
-                errors.append(error)
+                damaged.append(error)
         if not usable:
-            raise errors[0]
-        for error in errors:
-            logging.warning("%s; going on without it", error)
+            raise damaged[0]
+        for reason in damaged:
+            logging.warning("%s; going on without it", reason)
         self.soundfonts = tuple(usable)
 
     def check(self, soundfont: str) -> None:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
+from typing import Any
 
 from data_gen import InputError
 from data_gen.chunks import Chunker, Visit
@@ -107,7 +108,7 @@ class RayWorkers(Visits):
 class _RenderVisit:
     """Runs on the cluster: row {"id"} -> row {"visit": the pickled Visit, or the error it ended in}."""
 
-    def __init__(self, chunker, first_visit: int):
+    def __init__(self, chunker: Any, first_visit: int):
         import ray
 
         self._chunker = ray.get(chunker)

@@ -56,7 +56,9 @@ def propose(pieces: np.ndarray, note_seconds: np.ndarray, n: int = N_CANDIDATES)
     return [i for i in order if pieces[i] and per_piece_s[i] >= floor_s][:n]
 
 
-def plot(picture: str, names: Sequence[str], pieces, note_seconds, together) -> None:
+def plot(
+    picture: str, names: Sequence[str], pieces: np.ndarray, note_seconds: np.ndarray, together: np.ndarray
+) -> None:
     """Writes a PNG: pieces and hours of notes per instrument, and which share of each one's pieces hold the others."""
     import matplotlib
 

@@ -6,8 +6,8 @@ player (`data_gen.played`) is one source. To add another, write its class and it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -75,8 +75,16 @@ class StemSource(Protocol):
         """
 
 
+def add_up(stems: Iterable[np.ndarray]) -> np.ndarray:
+    """Returns the sum of arrays of one shape, added one after the other: anyone can repeat it to the last bit."""
+    total: Any = 0
+    for stem in stems:
+        total = total + stem
+    return total
+
+
 def choose_stems(
-    stems: Sequence[np.ndarray], names: Sequence[str], targets: Sequence[str], other: bool
+    stems: Sequence[np.ndarray] | np.ndarray, names: Sequence[str], targets: Sequence[str], other: bool
 ) -> list[np.ndarray]:
     """Returns the stems of the targets, in their order; with `other` also the sum of all other stems, as the last.
 
@@ -88,5 +96,5 @@ def choose_stems(
     """
     chosen = [stems[names.index(target)] for target in targets]
     if other:
-        chosen.append(sum(stem for stem, name in zip(stems, names) if name not in targets))
+        chosen.append(add_up(stem for stem, name in zip(stems, names) if name not in targets))
     return chosen

@@ -283,7 +283,7 @@ def _chase(events: np.ndarray, begin: int, time_s: float) -> np.ndarray:
 
 
 def default_soundfont() -> str:
-    """Path of FluidR3_GM.sf2 if a system package installed it, else of the embedded SoundFont."""
+    """Returns the path of FluidR3_GM.sf2 if a system package installed it, else of the embedded SoundFont."""
     for folder in ("/usr/share/sounds/sf2", "/usr/share/soundfonts"):
         path = pathlib.Path(folder, "FluidR3_GM.sf2")
         if path.is_file():
@@ -292,5 +292,8 @@ def default_soundfont() -> str:
 
 
 def embedded_soundfont() -> str:
-    """Path of the small TimGM6mb.sf2 inside pretty_midi, which is everywhere."""
-    return str(pathlib.Path(importlib.util.find_spec("pretty_midi").origin).with_name("TimGM6mb.sf2"))
+    """Returns the path of the small TimGM6mb.sf2 that pretty_midi contains."""
+    package = importlib.util.find_spec("pretty_midi")
+    if package is None or package.origin is None:
+        raise InputError("pretty_midi, which contains the default SoundFont, is missing: pip install pretty_midi")
+    return str(pathlib.Path(package.origin).with_name("TimGM6mb.sf2"))

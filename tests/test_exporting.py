@@ -203,13 +203,13 @@ def cut_short(path, share):
 def test_a_damaged_tflite_file_is_refused(harm, share, lite, tmp_path):
     copy = pathlib.Path(shutil.copy(lite, tmp_path))
     harm(copy, share)
-    with pytest.raises(InputError, match="run-float32.tflite: (damaged|no TFLite file).*; export the run again"):
+    with pytest.raises(InputError, match="run-float32.tflite: (damaged|not a TFLite file).*; export the run again"):
         TFLiteModel(copy)
 
 
 def test_what_is_no_tflite_file_of_ours_is_refused(lite, tmp_path):
     (tmp_path / "song.tflite").write_text("hello")
-    with pytest.raises(InputError, match="song.tflite: no TFLite file of export.py"):
+    with pytest.raises(InputError, match="song.tflite: not a TFLite file written by export.py"):
         TFLiteModel(tmp_path / "song.tflite")
     with pytest.raises(InputError, match="gone.tflite: cannot be read"):
         TFLiteModel(tmp_path / "gone.tflite")

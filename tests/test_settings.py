@@ -1,4 +1,4 @@
-"""The settings of the task: other, informed, blind."""
+"""The settings of the task: other, informed."""
 
 import dataclasses
 
@@ -12,10 +12,9 @@ from test_models import noise, scatter_weights
 from data_gen import InputError
 from sourcesep import sources
 from sourcesep.models import build, plain
-from sourcesep.run_dir import RunDir
-from sourcesep.separate.blind import Finder
-from sourcesep.separate.separate_files import separate_file
-from sourcesep.separate.separate_pieces import separate_held_out
+from sourcesep.separate.file_plan import FilePlan
+from sourcesep.separate.inputs import play_held_out
+from sourcesep.separate.separate_one import separate_one
 from sourcesep.separate.separation import Separator
 from sourcesep.train import training
 from sourcesep.train.conditioning import add_conditions
@@ -57,7 +56,9 @@ def test_other_is_the_sum_of_all_that_is_no_target_and_completes_the_mixture(con
 def test_a_run_with_other_separates_and_scores_it(config, tmp_path):
     config = dataclasses.replace(config, targets=("bass",), other=True)
     training.train(config, tmp_path / "run")
-    separated = separate_held_out(Separator.from_run(tmp_path / "run"), config, tmp_path / "out")
+    separator = Separator.from_run(tmp_path / "run")
+    song = play_held_out(sources.open_source(config), config, separator.stem_names)
+    separated = separate_one(separator, song, FilePlan(str(tmp_path / "out")), "song")
     assert set(separated.sdr_db) == {"bass", "other"}
     mixture, bass, other = (
         soundfile.read(separated.folder / name, dtype="float32")[0]
@@ -148,42 +149,6 @@ def test_a_model_that_takes_no_advice_refuses_it(config):
 def test_a_run_is_trained_informed_and_separates_what_is_present(config, tmp_path, conditioning):
     config = dataclasses.replace(config, conditioning=conditioning)
     training.train(config, tmp_path / "run")
-    assert Separator.from_run(tmp_path / "run").instruments == ("drums", "bass")
+    assert Separator.from_run(tmp_path / "run").stem_names == ("drums", "bass")
     separator = Separator.from_run(tmp_path / "run", present=("bass",))
     assert list(separator.separate(noise(1_000), 8_000)) == ["bass"]
-
-
-# ---- Blind -----------------------------------------------------------------------------------------------------------
-def find(mixture, stems, rate=100, block=37):
-    finder = Finder([f"stem {number}" for number in range(stems.shape[2])], rate)
-    for start in range(0, len(mixture), block):
-        finder.hear(mixture[start : start + block], stems[start : start + block])
-    return finder.found()
-
-
-def test_an_instrument_is_found_if_its_loudest_second_is_within_20_db_of_the_mixtures():
-    mixture, stems = np.ones((450, 2)), np.zeros((450, 2, 4))
-    stems[:, 0, 0] = 0.11  # in one channel
-    stems[:, :, 1] = 0.09
-    stems[200:300, :, 2] = 0.11  # for one second
-    stems[200:240, :, 3] = 0.11  # for less
-    assert find(mixture, stems) == ("stem 0", "stem 2")
-    assert find(0 * mixture, stems) == ()
-    assert find(mixture[:30], stems[:30]) == ("stem 0",)  # shorter than a second
-
-
-def test_separating_blind_leaves_the_stems_that_were_found(config, tmp_path):
-    config = dataclasses.replace(config, require="any", blind=True)
-    run = RunDir(tmp_path / "run")
-    run.create(config)
-    model = build(config)
-    kernel, bias = model.get_layer("stems").get_weights()
-    model.get_layer("stems").set_weights([kernel * [[[0.0, 1.0]]], np.array([0.0, 0.1])])  # drums are never heard
-    run.save_weights(model)
-    soundfile.write(tmp_path / "song.wav", noise(9_000), 8_000)
-    result = separate_file(Separator.from_run(run.path), str(tmp_path / "song.wav"), tmp_path, blind=True)
-    assert (result.files, result.notes) == (("bass.wav",), ("found: bass",))
-    assert [path.name for path in result.folder.iterdir()] == ["bass.wav"]
-    held_out = separate_held_out(Separator.from_run(run.path), config, tmp_path / "out")
-    assert held_out.notes == ("found: bass",)
-    assert sorted(path.name for path in held_out.folder.iterdir()) == ["bass.wav", "mixture.wav", "reference"]

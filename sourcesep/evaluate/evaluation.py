@@ -94,7 +94,7 @@ def separate_with_run(run: RunDir, config: Config) -> Separate:
                 advance(min(1.0, song.sample_rate / len(song.mixture)))
 
         stems = np.concatenate(list(separator.stream(read_blocks(), song.sample_rate)))
-        separated = {name: stems[:, :, i] for i, name in enumerate(separator.instruments)}
+        separated = {name: stems[:, :, i] for i, name in enumerate(separator.stem_names)}
         return {name: separated.get(name, silence) for name, silence in estimates.items()}
 
     return separate

@@ -17,7 +17,7 @@ import soxr
 from sourcesep import metrics
 from sourcesep.evaluate.scores import MODEL
 from sourcesep.evaluate.songs import Song
-from sourcesep.separate.stem_writer import MP3_RATES
+from sourcesep.separate.stem_writer import FORMATS
 
 EXAMPLES = 3  # songs of each condition that can be played
 MAX_BYTES = 9_000_000  # of data URIs, above which no more examples are added; the page then stays below 15 MB
@@ -112,10 +112,11 @@ def _find_busiest(song: Song) -> int:
 def _encode_audio(track: np.ndarray, rate: int) -> str:
     """Encodes [time, channel] as MP3, or as FLAC if libsndfile cannot write MP3."""
     form = "MP3" if "MP3" in soundfile.available_formats() else "FLAC"
-    if form == "MP3" and rate not in MP3_RATES:
-        track, rate = soxr.resample(track, rate, 44_100), 44_100
+    file_hz = FORMATS[form.lower()].nearest_rate(rate)
+    if file_hz != rate:
+        track = soxr.resample(track, rate, file_hz)
     data = io.BytesIO()
-    soundfile.write(data, track[:, :2], rate, format=form)
+    soundfile.write(data, track[:, :2], file_hz, format=form)
     return f"data:audio/{'mpeg' if form == 'MP3' else 'flac'};base64,{base64.b64encode(data.getvalue()).decode()}"
 
 

@@ -172,7 +172,7 @@ def _train(config: Config, run_dir: str, workers) -> Trained:
                     break
                 waited_s = time.monotonic() - step_began_s
                 inputs, stems, visits = batch
-                outcome = stepper.step(inputs, stems, interruption.asked or is_tired)
+                outcome = stepper.step(inputs, stems, interruption.stop_requested or is_tired)
                 is_asked = outcome.asked
                 if not outcome.taken:
                     _complain(outcome, stepper.guard, state, source.pieces(strategy, visits))
