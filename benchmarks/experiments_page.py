@@ -76,7 +76,7 @@ def write(experiments: Mapping[str, Experiment], results_dir: pathlib.Path, docs
 
 
 def _place(condition: str) -> str:
-    """Returns a condition without what was heard in training, which differs between rows."""
+    """Returns a condition without whether it was used in training, which differs between rows."""
     return condition.partition(" (")[0]
 
 

@@ -174,7 +174,7 @@ def test_songs_are_let_go_before_the_next_is_loaded(tmp_path):
     assert len(result.figures["pieces"]) == len(alive) == 4
 
 
-def test_a_song_that_cannot_be_had_is_left_out_by_name(tmp_path):
+def test_a_song_that_cannot_be_loaded_is_left_out_by_name(tmp_path):
     def fails():
         raise RenderError("FluidSynth complained")
 
@@ -239,7 +239,7 @@ def test_musdb_stems_belong_to_instruments_by_name_and_the_rest_stays_out_of_the
     assert one.notes == ("not in the mixture: other, vocals",)
 
 
-def test_a_model_with_an_output_for_the_rest_hears_all_stems(tmp_path, config):
+def test_a_model_with_a_stem_for_the_rest_is_given_all_stems(tmp_path, config):
     stems = musdb(tmp_path / "song")
     instruments, targets = ("drums", "bass", "rest:0-31"), ("drums", "bass")
     config = dataclasses.replace(config, instruments=instruments, targets=targets, other=True)
@@ -248,7 +248,7 @@ def test_a_model_with_an_output_for_the_rest_hears_all_stems(tmp_path, config):
     np.testing.assert_allclose(one.references["other"], stems["other"] + stems["vocals"], atol=1e-6)
 
 
-def test_an_instrument_that_may_hide_in_an_unnamed_stem_is_not_scored(tmp_path, config):
+def test_an_instrument_that_may_sound_in_an_unnamed_stem_is_not_scored(tmp_path, config):
     musdb(tmp_path / "song")
     instruments, targets = ("drums", "piano", "rest:8-127"), ("drums", "piano")
     config = dataclasses.replace(config, instruments=instruments, targets=targets, other=True)
@@ -391,7 +391,7 @@ def test_held_out_pieces_are_played_through_each_soundfont_and_the_unheard_one_i
     np.testing.assert_allclose(sum(one.references.values()), one.mixture, atol=1e-6)
 
 
-def test_an_output_that_is_no_instrument_stands_for_the_rest(config):
+def test_the_stem_other_is_the_sum_of_the_rest(config):
     both = songs.list_held_out(config, "", (), 1, 2.0)[0].load()
     config = dataclasses.replace(config, targets=("drums",), other=True)
     one = songs.list_held_out(config, "", (), 1, 2.0)[0].load()
@@ -404,7 +404,7 @@ def test_fewer_pieces_are_the_first_of_more(config):
     assert [lazy.name for lazy in more][:2] == [lazy.name for lazy in few]
 
 
-def test_songs_that_training_has_heard_are_left_out_of_another_folder(tmp_path, config, real_midi):
+def test_songs_that_were_used_in_training_are_left_out_of_another_folder(tmp_path, config, real_midi):
     for name in ("own", "copy"):
         (tmp_path / name).mkdir()
         for path in sorted(real_midi.rglob("*.mid"))[:40]:
@@ -413,10 +413,10 @@ def test_songs_that_training_has_heard_are_left_out_of_another_folder(tmp_path, 
     copy = str(tmp_path / "copy")
     own = [lazy.name for lazy in songs.list_held_out(config, "", (), 1_000, 1.0)]
     again = [lazy.name for lazy in songs.list_held_out(config, copy, (), 1_000, 1.0)]
-    assert own and again == own  # of a copy of the folder only the test split is left
+    assert own and again == own  # only the test split of the copy is left
     stranger = dataclasses.replace(config, midi_dir="")
     all_songs = [lazy.name for lazy in songs.list_held_out(stranger, copy, (), 1_000, 1.0)]
-    assert all_songs[: len(own)] == own and len(all_songs) > len(own)  # the same ones first
+    assert all_songs[: len(own)] == own and len(all_songs) > len(own)  # the same songs first
 
 
 def test_a_soundfont_that_is_missing_is_named_before_anything_is_scored(config):
@@ -425,14 +425,14 @@ def test_a_soundfont_that_is_missing_is_named_before_anything_is_scored(config):
 
 
 # ---- The command ----------------------------------------------------------------------------------------------------
-def test_a_conditioned_model_is_told_what_each_song_holds(tmp_path, config):
+def test_a_conditioned_model_is_given_what_each_song_contains(tmp_path, config):
     run_dir = make_run(dataclasses.replace(config, conditioning="binary"), tmp_path / "run")
     bass = noise()
     one = Song(RATE, bass, {"drums": 0 * bass, "bass": bass})
     found = evaluation.evaluate_run(run_dir.path, [LazySong("song", "here", lambda: one)])
     (piece,) = found.figures["pieces"]
-    told = Separator.from_run(run_dir.path, present=("bass",)).separate(bass, RATE)["bass"]
-    expected = metrics.score_stem(bass, told, bass, RATE)["sdr_db"]
+    estimate = Separator.from_run(run_dir.path, present=("bass",)).separate(bass, RATE)["bass"]
+    expected = metrics.score_stem(bass, estimate, bass, RATE)["sdr_db"]
     assert piece["instruments"]["bass"]["model"]["sdr_db"] == pytest.approx(expected, abs=1e-3)
     assert piece["instruments"]["drums"]["model"]["residual_dbfs"] == metrics.LOWEST_DBFS
 

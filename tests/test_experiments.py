@@ -130,7 +130,7 @@ def test_minutes_are_those_of_the_machine_that_the_first_row_was_timed_on(tmp_pa
         ("WaveNet", "0.5"), ("tasnet", "0.2"), ("HDemucs", "1.0")
     ))  # fmt: skip
 
-    def times(slowness):  # of a machine on which a step takes as long as its flag says, times this
+    def times(slowness):  # on a machine on which a step takes as many seconds as its flag, times this
         return experiments.StepTimes(
             tmp_path / "times.json", lambda variant: slowness * float(variant.flags[0]), tasnet
         )

@@ -85,11 +85,15 @@ def test_int8_is_8_bit_throughout_but_for_input_and_output(run, tmp_path):
 
 def test_a_tflite_file_says_what_it_is_to_any_program_that_reads_zip(lite, run):
     with zipfile.ZipFile(lite) as archive:
-        said = json.loads(archive.read("sourcesep.json"))
+        description = json.loads(archive.read("sourcesep.json"))
     field = receptive_field(run.model())
-    assert said["instruments"] == ["drums", "bass"]
-    assert (said["sample_rate_hz"], said["window_samples"], said["model"]) == (8_000, 800, "wavenet")
-    assert said["receptive_field_samples"] == {"before": field.before, "after": field.after, "stride": 1}
+    assert description["instruments"] == ["drums", "bass"]
+    assert (description["sample_rate_hz"], description["window_samples"], description["model"]) == (
+        8_000,
+        800,
+        "wavenet",
+    )
+    assert description["receptive_field_samples"] == {"before": field.before, "after": field.after, "stride": 1}
 
 
 @pytest.mark.parametrize("length", [900, 800, 5_003])

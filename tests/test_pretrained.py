@@ -50,7 +50,7 @@ def test_a_card_lists_the_commands_of_all_sittings_once():
     assert list_commands(again, "second\n") == again
 
 
-def test_the_model_in_the_package_separates_pieces_through_a_soundfont_that_it_has_not_heard():
+def test_the_model_in_the_package_separates_songs_through_a_soundfont_that_was_not_used_in_its_training():
     run = RunDir(PRETRAINED)
     config, model = run.config(), run.model()
     improvements_db = {name: [] for name in config.outputs}
@@ -60,7 +60,7 @@ def test_the_model_in_the_package_separates_pieces_through_a_soundfont_that_it_h
         for name, stem in zip(config.outputs, stems.T):
             score = metrics.score_stem(song.references[name], stem[:, None], song.mixture, config.sample_rate)
             improvements_db[name].append(score["si_sdr_improvement_db"])
-    # Any share of the mixture improves the SDR of a soft instrument, and none the SI-SDR. Silent stems have none.
+    # A constant share of the mixture can improve the SDR of a soft instrument, but never the SI-SDR.
     medians_db = {name: np.nanmedian(np.array(values, float)) for name, values in improvements_db.items()}
     for name, least_db in (("drums", 5.0), ("bass", 1.5), ("piano", 0.0)):
         assert medians_db[name] > least_db, medians_db

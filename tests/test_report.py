@@ -107,7 +107,7 @@ def test_the_table_reads_as_the_figures(opened, page):
     scores = page.figures["summary"]["one.sf2"]["drums"]["model"]
     assert scores["sdr_db"]["median"] == pytest.approx(20.0, abs=0.1)
     assert rows[0][1:4] == ["1", "20.0", "20.0"]
-    assert rows[0][-1] == "0 %"  # drums rest for two seconds, and nothing is heard there
+    assert rows[0][-1] == "0 %"  # drums rest for two seconds, and their estimate is silent there
     assert rows[6][-1] == "–"  # the bass never rests
 
 

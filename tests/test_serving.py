@@ -291,7 +291,7 @@ def test_the_documented_grpc_client_splits_a_recording_window_by_window(service,
     assert done.returncode == 0, done.stderr
     assert len(seen.lengths) == 3 and len(set(seen.lengths)) == 1
     field = receptive_field(model)
-    inner = slice(field.before, -field.after)  # at the ends it hears silence where the model pads
+    inner = slice(field.before, -field.after)  # at the ends the client sends silence where the model pads
     for position, name in enumerate(NAMES):
         stem = soundfile.read(tmp_path / "stems" / f"{name}.wav", dtype="float32")[0]
         assert stem.shape == samples.shape

@@ -28,7 +28,7 @@ COMPLETE_DB = 60.0
 
 
 def label_row(row: str, n_stems: int) -> str:
-    """Returns the label of a row in a table of so many stems."""
+    """Returns the label of a row; `n_stems` is the number of references of a song."""
     return f"mixture / {n_stems}" if row == SHARED else row
 
 

@@ -1,4 +1,4 @@
-"""Statistics over songs, and everything that metrics.json holds beside them."""
+"""Computes statistics over songs, and collects everything else that is in metrics.json."""
 
 from __future__ import annotations
 
