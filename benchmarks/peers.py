@@ -24,7 +24,7 @@ import itertools
 import json
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -140,7 +140,7 @@ def separate_with(model: Any, config: Config) -> evaluation.Separate:
     hop = width // 2
     weight = np.minimum(np.arange(width) + 1, np.arange(width, 0, -1)).astype(np.float32)[:, None]
 
-    def separate(song: Song, advance: Callable[[float], None]) -> dict[str, np.ndarray]:
+    def separate(song: Song, advance: evaluation.Advance) -> dict[str, np.ndarray]:
         mixture = song.mixture[:, 0]
         n_windows = -(-len(mixture) // hop) + 1
         padded = np.pad(mixture, (hop, n_windows * hop + width - hop - len(mixture)))

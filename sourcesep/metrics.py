@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import scipy.signal
 import scipy.stats
 
@@ -254,8 +255,8 @@ def score_stem(reference: np.ndarray, estimate: np.ndarray, mixture: np.ndarray,
     silent = ~active & activity(mixture, sample_rate)
     parts = {}
     for name, wanted in ((ACTIVE, active), (SILENT, silent)):
-        selected = (select_frames(waveform, wanted, sample_rate) for waveform in (reference, estimate, mixture))
-        parts[name] = Part(*selected, sample_rate)
+        s, e, m = (select_frames(waveform, wanted, sample_rate) for waveform in (reference, estimate, mixture))
+        parts[name] = Part(s, e, m, sample_rate)
     return {
         measure.key: measure.score(parts[measure.part]) if parts[measure.part].seconds else measure.if_empty
         for measure in MEASURES
@@ -317,7 +318,7 @@ def ideal_ratio_mask(mixture: np.ndarray, references: Sequence[np.ndarray]) -> I
         yield waveform.T[: len(mixture)].astype(np.float32)
 
 
-def finite_median(values: Sequence[float]) -> float:
+def finite_median(values: npt.ArrayLike) -> float:
     """Computes the median of the values that are finite; NaN if none is."""
     values = np.asarray(values, np.float64)
     values = values[np.isfinite(values)]
@@ -325,7 +326,7 @@ def finite_median(values: Sequence[float]) -> float:
 
 
 def bootstrap_interval(
-    values: Sequence[float], statistic: Callable = np.mean, seed: int = 0, confidence: float = 0.95
+    values: npt.ArrayLike, statistic: Callable = np.mean, seed: int = 0, confidence: float = 0.95
 ) -> tuple[float, float]:
     """Computes the percentile bootstrap interval of a statistic over songs (Efron & Tibshirani 1993, section 13.3).
 
@@ -338,6 +339,7 @@ def bootstrap_interval(
     Returns:
         (low, high); NaN for fewer than two values.
     """
+    values = np.asarray(values, np.float64)
     if len(values) < 2:
         return float("nan"), float("nan")
     rng = np.random.default_rng(seed)

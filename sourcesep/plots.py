@@ -91,7 +91,8 @@ def spectrograms_image(rows: Sequence[Mapping[str, np.ndarray]], sample_rate: in
 def _main(arguments: list[str]) -> int:
     if len(arguments) != 2:
         raise InputError("name a folder of separate.py, and the picture to write: FOLDER PICTURE.png")
-    plot_separation(*arguments, flags.FLAGS.start_s, flags.FLAGS.length_s)
+    folder, picture = arguments
+    plot_separation(folder, picture, flags.FLAGS.start_s, flags.FLAGS.length_s)
     return 0
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +23,8 @@ from sourcesep.evaluate.gallery import Gallery
 from sourcesep.evaluate.songs import LazySong, Song
 from sourcesep.run_dir import RunDir
 
-Separate = Callable[[Song, Callable[[float], None]], dict[str, np.ndarray]]
+Advance = Callable[[float], object]
+Separate = Callable[[Song, Advance], Mapping[str, np.ndarray]]
 """(song, advance) -> estimates by name, [time, channel]; calls `advance` with each further share of the song done."""
 
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} songs [{elapsed}<{remaining}]"
@@ -79,7 +80,7 @@ def separate_with_run(run: RunDir, config: Config) -> Separate:
 
     load_separator(config.outputs if is_conditioned else ())  # raises now rather than at the first song
 
-    def separate(song: Song, advance: Callable[[float], None]) -> dict[str, np.ndarray]:
+    def separate(song: Song, advance: Advance) -> dict[str, np.ndarray]:
         estimates = {name: np.zeros_like(song.mixture) for name in song.references}
         present: tuple[str, ...] = ()
         if is_conditioned:
@@ -100,7 +101,7 @@ def separate_with_run(run: RunDir, config: Config) -> Separate:
     return separate
 
 
-def _refuse(song: Song, advance: Callable[[float], None]) -> dict[str, np.ndarray]:
+def _refuse(song: Song, advance: Advance) -> dict[str, np.ndarray]:
     raise InputError("a song without estimates needs a model: name a run")
 
 

@@ -71,7 +71,7 @@ def list_sound_files(folder: pathlib.Path) -> tuple[dict[str, pathlib.Path], pat
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
     paths = [path for path in paths if path.is_file() and not path.name.startswith(".")]
     mixtures = [path for path in paths if path.stem.lower() in MIXTURES]
-    return {path.stem: path for path in paths if path not in mixtures}, (mixtures or [None])[0]
+    return {path.stem: path for path in paths if path not in mixtures}, mixtures[0] if mixtures else None
 
 
 def open_song(folder: pathlib.Path, instruments: Sequence[Instrument]) -> RecordedSong:
