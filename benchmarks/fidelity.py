@@ -25,7 +25,7 @@ from tqdm import tqdm
 from data_gen import midi, synth
 from data_gen.instruments import Instrument
 
-EVERYTHING = (Instrument("drums"), Instrument("melodic", tuple(range(128))))
+EVERYTHING = (Instrument("drums", is_percussion=True), Instrument("melodic", tuple(range(128))))
 RATE = 44_100
 FRAME = 4096  # length of the frames of the log spectra, in samples
 FLOOR_DB = -50.0  # bins in which both spectra are below this level are ignored; a full-scale sine is at 0 dB

@@ -56,7 +56,7 @@ def config_of(name: str) -> Config:
     """Returns the Config of a model."""
     from sourcesep.config import Config
 
-    return Config(**MODELS[name])
+    return Config.from_values(MODELS[name])
 
 
 def noise(window_s: float) -> np.ndarray:

@@ -8,7 +8,6 @@ events.out.tfevents* for TensorBoard
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import os
 import pathlib
@@ -20,14 +19,11 @@ import numpy as np
 from data_gen import InputError
 from data_gen.files import write_atomically
 from sourcesep.config import Config
-from sourcesep.models import build, plain
+from sourcesep.models import build, unconditioned
+from sourcesep.settings import as_flag
 
 PRETRAINED = pathlib.Path(__file__).with_name("pretrained")  # the run whose model comes with the package
 
-_MAY_CHANGE = (
-    *("steps", "validate_every", "patience", "checkpoint_minutes", "learning_rate", "clip_norm", "mixed_precision"),
-    *("render", "workers", "reuse", "pool_chunks", "strategy"),
-)
 _CHECKSUM = "sourcesep_sha256"  # attribute of the file of weights
 
 
@@ -61,13 +57,12 @@ class RunDir:
         except OSError as error:
             raise InputError(f"--run_dir={self.path}: cannot make this folder ({error.strerror})") from None
         if (self.path / "config.json").exists():
-            before = self.config()
-            for field in dataclasses.fields(Config):
-                old, new = getattr(before, field.name), getattr(config, field.name)
-                if old != new and field.name not in _MAY_CHANGE:
+            before, now = self.config().values(), config.values()
+            for name, field in config.setting_fields().items():  # the model comes first, so that it is the same below
+                if now[name] != before[name] and not field.metadata["may_change"]:
                     raise InputError(
-                        f"--{field.name}={_as_flag(new)} contradicts the run in {self.path}, which was begun with "
-                        f"{_as_flag(old)}; name another --run_dir, or leave the flag as it was"
+                        f"--{name}={as_flag(now[name])} contradicts the run in {self.path}, which was begun with "
+                        f"{as_flag(before[name])}; name another --run_dir, or leave the flag as it was"
                     )
         write_atomically(self.path / "config.json", config.to_json().encode())
 
@@ -90,11 +85,11 @@ class RunDir:
             raise InputError(f"{self.path}: no weights there yet (best.weights.h5); train.py --run_dir writes them")
 
     def model(self, dtype_policy: str = "float32", present: Sequence[str] = ()):
-        """The run's model with its weights, from the mixture alone to stems; `present` as in `models.plain`.
+        """The run's model with its weights, from the mixture alone to stems; `present` as in `models.unconditioned`.
 
         Raises InputError if there are no weights, or none that fit, and for stems that the model does not have.
         """
-        return plain(self.trained_model(dtype_policy), self.config(), present)
+        return unconditioned(self.trained_model(dtype_policy), self.config(), present)
 
     def trained_model(self, dtype_policy: str = "float32"):
         """The run's model with its weights, as `models.build` makes it. Raises InputError for weights like `model`."""
@@ -133,7 +128,3 @@ def _checksum(file: h5py.File) -> str:
 
     file.visititems(add)
     return digest.hexdigest()
-
-
-def _as_flag(value) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

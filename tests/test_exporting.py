@@ -7,7 +7,7 @@ import zipfile
 import keras
 import numpy as np
 import pytest
-from conftest import TINY
+from conftest import TINY, change
 from helpers import hide_fluidsynth, make_run, noise
 from helpers import run as run_command
 
@@ -46,7 +46,7 @@ def lite(run, tmp_path_factory):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_computes_in_every_format_what_keras_computes(name, config, tmp_path):
-    config = dataclasses.replace(config, model=name, **TINY)
+    config = change(config, model=name, **TINY)
     run = make_run(config, tmp_path / "run")
     exported = export(run.path, tmp_path / "out", exporting.FORMATS, tflite.TYPES, WINDOW_S)
     assert [one.path.name for one in exported] == ["1", *(f"run-{type_}.tflite" for type_ in tflite.TYPES)]
@@ -106,7 +106,7 @@ def test_a_tflite_file_splits_a_recording_window_by_window_as_one_pass_does(lite
 
 
 def test_with_a_stride_only_the_end_of_a_recording_differs_from_one_pass(config, tmp_path):
-    config = dataclasses.replace(config, model="tasnet", **TINY)
+    config = change(config, model="tasnet", **TINY)
     run = make_run(config, tmp_path / "run")
     (exported,) = export(run.path, tmp_path, ["tflite"], ["float32"], WINDOW_S)
     model = run.model()

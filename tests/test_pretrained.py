@@ -53,11 +53,11 @@ def test_a_card_lists_the_commands_of_all_sittings_once():
 def test_the_model_in_the_package_separates_songs_through_a_soundfont_that_was_not_used_in_its_training():
     run = RunDir(PRETRAINED)
     config, model = run.config(), run.model()
-    improvements_db = {name: [] for name in config.outputs}
+    improvements_db = {name: [] for name in config.stem_names}
     for lazy in songs.list_held_out(config, "", (SOUNDFONT,), 12, 5.0):
         song = lazy.load()
         stems = np.asarray(model(song.mixture.reshape(1, -1, 1)))[0]
-        for name, stem in zip(config.outputs, stems.T):
+        for name, stem in zip(config.stem_names, stems.T):
             score = metrics.score_stem(song.references[name], stem[:, None], song.mixture, config.sample_rate)
             improvements_db[name].append(score["si_sdr_improvement_db"])
     # A constant share of the mixture can improve the SDR of a soft instrument, but never the SI-SDR.

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from absl import logging
-from conftest import ROOT, as_flags
-from sourcesep.rendering import start_workers
+from conftest import ROOT, as_flags, change
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from data_gen import InputError
@@ -19,6 +18,7 @@ from data_gen.workers import Workers
 from sourcesep.models import build
 from sourcesep.models.receptive_field import receptive_field
 from sourcesep.run_dir import RunDir
+from sourcesep.sources import start_workers
 from sourcesep.train import training
 from sourcesep.train.losses import make_loss
 from sourcesep.train.validation import Excerpts
@@ -108,7 +108,7 @@ def test_a_flag_that_contradicts_the_run_is_refused_by_name(config, tmp_path):
     run.create(config)
     run.create(dataclasses.replace(config, steps=99))
     with pytest.raises(InputError, match="--filters=9 contradicts.*begun with 8"):
-        run.create(dataclasses.replace(config, filters=9))
+        run.create(change(config, filters=9))
 
 
 def test_when_no_chunk_can_be_rendered_training_ends_with_the_reason(config, tmp_path):
@@ -153,7 +153,7 @@ def test_the_best_validated_weights_are_kept_and_training_ends_when_they_get_no_
     best_loss = stored(tmp_path, trained.step, "best_loss")
     with start_workers(worse) as workers:
         excerpts = Excerpts(workers.chunker.source, False, worse.targets)
-    scores, _ = excerpts.score(RunDir(tmp_path).model(), make_loss("mae", 2, 800))
+    scores, _ = excerpts.score(RunDir(tmp_path).model(), make_loss("mae"))
     assert scores.loss == pytest.approx(best_loss, rel=1e-4)
     assert scores.loss < trained.scores.loss
 

@@ -24,6 +24,7 @@ from data_gen.files import replacing  # noqa: E402
 from sourcesep.config import Config  # noqa: E402
 from sourcesep.evaluate.scores import CONSTANT, IDEAL, MIXTURE, MODEL  # noqa: E402
 from sourcesep.run_dir import PRETRAINED, RunDir  # noqa: E402
+from sourcesep.settings import as_flag  # noqa: E402
 from sourcesep.sources import list_soundfonts, open_played  # noqa: E402
 
 MAX_BYTES = 10_000_000  # largest file of weights in the package
@@ -82,11 +83,11 @@ def make_card(config: Config, run: RunDir, scored: dict[str, Any], before: str) 
 
     Raises InputError if the licence of a SoundFont is not in SOUNDS.
     """
-    lines = [f"| | {' | '.join(config.outputs)} |"]
-    lines.append("|---" * (1 + len(config.outputs)) + "|")
+    lines = [f"| | {' | '.join(config.stem_names)} |"]
+    lines.append("|---" * (1 + len(config.stem_names)) + "|")
     for condition, instruments in scored["summary"].items():
         for row in (MODEL, MIXTURE, CONSTANT, IDEAL):
-            cells = [_cell(instruments[name][row]) for name in config.outputs]
+            cells = [_cell(instruments[name][row]) for name in config.stem_names]
             lines.append(f"| {condition}: {row} | {' | '.join(cells)} |")
     n_songs = open_played(config, config.midi_dir).size("train")
     fonts = [pathlib.Path(path).name for path in list_soundfonts(config)]
@@ -102,7 +103,7 @@ def make_card(config: Config, run: RunDir, scored: dict[str, Any], before: str) 
     heard = [font for font in SOUNDS if font in commands]  # in earlier trainings too
     return CARD.format(
         config=config,
-        outputs=", ".join(config.outputs),
+        outputs=", ".join(config.stem_names),
         nyquist=config.sample_rate // 2,
         n_parameters=count_parameters(run.path),
         n_songs=n_songs,
@@ -123,14 +124,9 @@ def list_commands(before: str, sitting: str) -> str:
 
 def _flags(config: Config) -> list[str]:
     """Returns the flags of train.py that give a Config, without those that have their default."""
-    return [
-        f"--{field.name}"
-        if value is True
-        else f"--{field.name}={','.join(value) if isinstance(value, tuple) else value}"
-        for field in dataclasses.fields(config)
-        for value in [getattr(config, field.name)]
-        if value != field.default
-    ]
+    defaults = {name: field.default for name, field in config.setting_fields().items()}
+    changed = {name: value for name, value in config.values().items() if value != defaults[name]}
+    return [f"--{name}" if value is True else f"--{name}={as_flag(value)}" for name, value in changed.items()]
 
 
 def _cell(scores: dict[str, Any]) -> str:

@@ -63,7 +63,7 @@ def evaluate_run(
     """
     run = RunDir(run_dir)
     config = run.config()
-    title = f"{run.path.name}: {', '.join(config.outputs)}"
+    title = f"{run.path.name}: {', '.join(config.stem_names)}"
     separate = separate_with_run(run, config)
     return evaluate(songs, output_dir or run.path / "evaluation", title, separate, config, with_museval)
 
@@ -78,7 +78,7 @@ def separate_with_run(run: RunDir, config: Config) -> Separate:
     def load_separator(present: tuple[str, ...]) -> Separator:
         return Separator.from_run(run.path, present=present)
 
-    load_separator(config.outputs if is_conditioned else ())  # raises now rather than at the first song
+    load_separator(config.stem_names if is_conditioned else ())  # raises now rather than at the first song
 
     def separate(song: Song, advance: Advance) -> dict[str, np.ndarray]:
         estimates = {name: np.zeros_like(song.mixture) for name in song.references}

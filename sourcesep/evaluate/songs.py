@@ -113,7 +113,7 @@ def play_song(config: Config, take: Take, seconds: float) -> Song:
     stems = take.stems(start, n_samples).transpose(0, 2, 1)  # [stem, channel, time] to [stem, time, channel]
     names = [instrument.name for instrument in parse_instruments(config.instruments)]
     references = choose_stems(stems, names, config.targets, config.other)
-    return Song(rate, stems.sum(axis=0), dict(zip(config.outputs, references)))
+    return Song(rate, stems.sum(axis=0), dict(zip(config.stem_names, references)))
 
 
 def _list_unused(config: Config, midi_dir: str) -> tuple[Corpus, list[tuple[str, int]]]:

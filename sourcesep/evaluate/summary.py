@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.metadata
 import json
 import math
@@ -124,7 +123,7 @@ def describe_circumstances(config: Config | None) -> dict[str, Any]:
         "date": time.strftime("%Y-%m-%d %H:%M:%S"),
         "command": " ".join([os.path.basename(sys.argv[0]), *sys.argv[1:]]),
         "seed": config.seed if config else None,
-        "config": dataclasses.asdict(config) if config else None,
+        "config": config.values() if config else None,
         "packages": {"python": platform.python_version(), **packages},
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "protocol": {name.lower(): getattr(metrics, name) for name in PROTOCOL},

@@ -105,7 +105,7 @@ def describe(config: Config, field: ReceptiveField) -> dict[str, Any]:
     """Returns what a program needs to know to use an exported model."""
     return {
         "model": config.model,
-        "instruments": config.outputs,
+        "instruments": config.stem_names,
         "sample_rate_hz": config.sample_rate,
         "receptive_field_samples": field._asdict(),
     }

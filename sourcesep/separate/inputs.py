@@ -103,7 +103,7 @@ class PlayedSong:
             self.n_samples = round(seconds * source.sample_rate)
             start = (take.n_samples - self.n_samples) // 2
         stems = take.stems(start, self.n_samples)  # [stem, channel, time]
-        known = dict(zip(config.outputs, choose_stems(list(stems), source.names, config.targets, config.other)))
+        known = dict(zip(config.stem_names, choose_stems(list(stems), source.names, config.targets, config.other)))
         self.references = np.stack([known[name].T for name in stem_names], axis=2)
         self.mixture = stems.sum(axis=0).T
 

@@ -25,7 +25,7 @@ def add_conditions(dataset: tf.data.Dataset, config: Config) -> tf.data.Dataset:
         return (mixture, tf.cast(is_present, tf.float32)), stems, *rest
 
     def with_one_wanted(mixture, stems, *rest):
-        wanted = tf.random.uniform([tf.shape(stems)[0]], 0, len(config.outputs), tf.int32, seed=config.seed)
+        wanted = tf.random.uniform([tf.shape(stems)[0]], 0, len(config.stem_names), tf.int32, seed=config.seed)
         return (mixture, wanted), tf.gather(stems, wanted, axis=2, batch_dims=1)[:, :, None], *rest
 
     return dataset.map(with_presences if config.conditioning == "binary" else with_one_wanted)

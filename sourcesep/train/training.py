@@ -19,7 +19,7 @@ from sourcesep import sources
 from sourcesep.cluster import is_cluster, machine_number
 from sourcesep.config import Config
 from sourcesep.interruption import Interruption
-from sourcesep.models import build, copy_weights, plain
+from sourcesep.models import build, copy_weights, unconditioned
 from sourcesep.models.receptive_field import receptive_field
 from sourcesep.run_dir import PRETRAINED, RunDir
 from sourcesep.train.checkpoints import State
@@ -116,7 +116,7 @@ def train(config: Config, run_dir: str, workers=None) -> Trained:
 
 def _train(config: Config, run_dir: str, workers) -> Trained:
     began_s = time.monotonic()
-    loss_function = make_loss(config.loss, len(config.model_outputs), config.chunk_samples)
+    loss_function = make_loss(config.loss)
     is_chief = machine_number(config) == 0
     run = RunDir(run_dir)
     strategy = make_strategy(config)
@@ -139,11 +139,11 @@ def _train(config: Config, run_dir: str, workers) -> Trained:
     scored_at, n_before, saved_s = state.step, state.step, time.monotonic()
     source = _Source(workers)
 
-    plain_model = plain(stepper.model, config)
+    plain_model = unconditioned(stepper.model, config)
 
     def validate() -> None:
         nonlocal excerpts, scores, scored_at
-        excerpts = excerpts or Excerpts(workers.chunker.source, config.other, config.outputs)
+        excerpts = excerpts or Excerpts(workers.chunker.source, config.other, config.stem_names)
         with stepper.averaged():
             scores, estimates = excerpts.score(plain_model, loss_function)
             excerpts.show(scores, estimates, state.step)
@@ -215,7 +215,7 @@ def dry_run(config: Config, workers=None) -> DryRun:
 
     Arguments and errors are those of `train`.
     """
-    loss_function = make_loss(config.loss, len(config.model_outputs), config.chunk_samples)
+    loss_function = make_loss(config.loss)
     strategy = make_strategy(config)
     reuse = tf.Variable(1, dtype=tf.int64)
     with strategy.scope():
@@ -235,7 +235,7 @@ def dry_run(config: Config, workers=None) -> DryRun:
             durations_s.append(time.monotonic() - began_s)
     return DryRun(
         stepper.model.count_params(),
-        1_000 * receptive_field(plain(stepper.model, config)).samples / config.sample_rate,
+        1_000 * receptive_field(unconditioned(stepper.model, config)).samples / config.sample_rate,
         durations_s[0],
         min(durations_s[1:]),
         peak_memory_mb(),
@@ -302,7 +302,15 @@ def _batches(strategy, source: _Source, reuse, config: Config, seed: int, pool_c
     def dataset(_):
         time_samples, pool = source.workers.chunker.time_samples, pool_chunks or config.pool_chunks
         chunks = make_dataset(
-            source, time_samples, len(config.outputs), reuse, pool, config.batch_size, seed, config.remix, config.drop
+            source,
+            time_samples,
+            len(config.stem_names),
+            reuse,
+            pool,
+            config.batch_size,
+            seed,
+            config.remix,
+            config.drop,
         )
         return add_conditions(chunks, config)
 
