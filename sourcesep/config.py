@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 from typing import Any
 
@@ -16,6 +17,8 @@ from data_gen import InputError
 from data_gen.instruments import CANDIDATES, OTHER, Instrument, choose, parse_instruments
 from data_gen.variation import Variation
 from sourcesep.models import CONDITIONED, MODELS
+
+STEPS = 1_500  # training steps of the original report
 
 
 def _flag(default: Any, help_text: str, **limits) -> Any:
@@ -142,8 +145,8 @@ class Config:
     learning_rate: float = _flag(1e-4, "Learning rate of Adam.", minimum=0.0)
     schedule: str = _flag(
         "constant",
-        "Learning rate over the steps: constant, or cosine, which warms up for a twentieth of the steps and then falls "
-        "to zero along half a cosine.",
+        "Learning rate over the training: constant, or cosine, which rises from zero during the first twentieth of the "
+        "steps or minutes and then falls to zero along half a cosine.",
         choices=("constant", "cosine"),
     )
     weight_decay: float = _flag(
@@ -162,9 +165,16 @@ class Config:
         maximum=0.99999,
     )
     steps: int = _flag(
-        1_500,
-        "Training steps in all, those before a resume included; 0 tries everything and says what to expect.",
-        minimum=0,
+        -1,
+        f"Training steps in all, those before a resume included; -1 for {STEPS:,}, or for as many as --minutes allows; "
+        "0 makes a few steps, writes nothing and reports what to expect.",
+        minimum=-1,
+    )
+    minutes: float = _flag(
+        0.0,
+        "Minutes of training in all, those before a resume included, after which training ends even if --steps are not "
+        "reached; a last validation comes on top. 0 sets no limit.",
+        minimum=0.0,
     )
     validate_every: int = _flag(
         500,
@@ -307,6 +317,12 @@ class Config:
     def context_samples(self) -> int:
         """Length of the context on each side of a chunk, in samples."""
         return round(self.sample_rate * self.context_ms / 1_000)
+
+    @property
+    def max_steps(self) -> float:
+        """Number of steps after which training ends, with the default resolved; infinite if only time bounds it."""
+        default = math.inf if self.minutes else STEPS
+        return default if self.steps < 0 else self.steps
 
     @property
     def n_workers(self) -> int:

@@ -28,7 +28,7 @@ def saved(folder, parts, *steps):
     state = State(folder, *parts)
     for step in steps:
         while state.step < step:
-            state.advance(next_visit=10 * step)
+            state.record_step(next_visit=10 * step, trained_s=2.5 * step)
         fill(parts, step)
         state.save()
     return state
@@ -37,14 +37,14 @@ def saved(folder, parts, *steps):
 def test_everything_comes_back(tmp_path, parts):
     state = saved(tmp_path, parts, 3)
     state.reuse.assign(2)
-    assert state.is_best(0.5)
-    assert not state.is_best(0.6)
+    assert state.record_validation(0.5)
+    assert not state.record_validation(0.6)
     state.save()
     fill(parts, 0)
     other = State(tmp_path, *parts)
     assert other.restore()
     assert (other.step, other.next_visit, int(other.reuse), other.n_worse) == (3, 30, 2, 1)
-    assert not other.is_best(0.55)
+    assert not other.record_validation(0.55)
     for variable in (*parts[0].variables, *parts[1].variables):
         np.testing.assert_array_equal(variable, np.full(variable.shape, 3, variable.dtype))
 
@@ -97,7 +97,7 @@ def test_a_full_disk_is_said_and_the_checkpoints_that_are_there_stay_good(tmp_pa
         state = saved(tmp_path, (model, optimizer), 1)
         (tmp_path / "other").write_bytes(bytes(2**20))
         fill((model, optimizer), 2)
-        state.advance(20)
+        state.record_step(20, 5.0)
         with pytest.raises(InputError, match="cannot write a checkpoint"):
             state.save()
         other = State(tmp_path, model, optimizer)

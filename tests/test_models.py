@@ -112,7 +112,7 @@ def test_the_receptive_field_is_the_widest_that_impulses_show(variant, monkeypat
 
 def test_separation_window_by_window_is_one_pass_over_the_whole(variant, tmp_path):
     run = RunDir(tmp_path)
-    run.create(variant)
+    run.create_or_resume(variant)
     model = build(variant)
     scatter_weights(model)
     run.save_weights(model)
@@ -128,7 +128,7 @@ def test_separation_window_by_window_is_one_pass_over_the_whole(variant, tmp_pat
 
 def test_save_and_load_give_the_same_output(variant, tmp_path):
     run = RunDir(tmp_path)
-    run.create(variant)
+    run.create_or_resume(variant)
     model = build(variant)
     scatter_weights(model)
     run.save_weights(model)
@@ -176,7 +176,7 @@ def test_training_on_one_batch_drives_the_loss_to_a_tenth(variant):
 
 def test_it_exports_to_a_savedmodel(variant, tmp_path):
     run = RunDir(tmp_path / "run")
-    run.create(variant)
+    run.create_or_resume(variant)
     run.save_weights(build(variant))
     (exported,) = export(run.path, tmp_path / "exported")
     assert exported.error < 1e-4
@@ -206,7 +206,7 @@ def test_weights_saved_under_tensorflow_give_the_same_output_under_jax(config, t
     for name, changes in VARIANTS.items():
         variant = dataclasses.replace(config, **{**TINY, **changes})
         run = RunDir(tmp_path / name)
-        run.create(variant)
+        run.create_or_resume(variant)
         model = build(variant)
         scatter_weights(model)
         run.save_weights(model)

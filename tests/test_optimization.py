@@ -64,22 +64,22 @@ def test_a_batch_with_nan_changes_nothing_and_the_next_one_trains(config, batch)
 
 def test_a_spike_is_refused_once_the_loss_has_settled():
     guard = Guard()
-    assert guard.accepts(500.0, 1.0)  # beginnings are wild
+    assert guard.check_and_record(500.0, 1.0)  # beginnings are wild
     for _ in range(10 * SETTLING_STEPS):
-        assert guard.accepts(1.0, 1.0)
+        assert guard.check_and_record(1.0, 1.0)
     before = guard.smoothed
-    assert not guard.accepts(11 * before, 1.0)
+    assert not guard.check_and_record(11 * before, 1.0)
     assert guard.smoothed == before
-    assert guard.accepts(3 * before, 1.0)
+    assert guard.check_and_record(3 * before, 1.0)
 
 
 @pytest.mark.parametrize("loss, norm", [(np.nan, 1.0), (np.inf, 1.0), (1.0, np.nan), (1.0, np.inf)])
 def test_what_is_no_number_is_refused_from_the_first_step_on_and_counted(loss, norm):
     guard = Guard()
     for count in range(1, MAX_SKIPPED + 1):
-        assert not guard.accepts(loss, norm)
+        assert not guard.check_and_record(loss, norm)
         assert guard.skipped == count
-    assert guard.accepts(1.0, 1.0)
+    assert guard.check_and_record(1.0, 1.0)
     assert guard.skipped == 0
 
 

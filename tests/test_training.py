@@ -11,7 +11,6 @@ import pytest
 import tensorflow as tf
 from absl import logging
 from conftest import ROOT, as_flags
-from sourcesep.rendering import start_workers
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from data_gen import InputError
@@ -19,7 +18,9 @@ from data_gen.workers import Workers
 from sourcesep.models import build
 from sourcesep.models.receptive_field import receptive_field
 from sourcesep.run_dir import RunDir
+from sourcesep.sources import start_workers
 from sourcesep.train import training
+from sourcesep.train.dry_run import dry_run
 from sourcesep.train.losses import make_loss
 from sourcesep.train.validation import Excerpts
 
@@ -89,7 +90,7 @@ def test_a_run_that_started_from_another_goes_on_from_its_own_checkpoint(config,
 def test_a_run_that_cannot_be_started_from_is_refused_before_anything_is_written(config, tmp_path):
     for start_from, reason in (
         (str(tmp_path / "none"), "none: no run directory"),
-        ("pretrained", "pretrained: a tasnet without a layer that is also in this model"),
+        ("pretrained", "pretrained: a tasnet that shares no layer with this model"),
     ):
         with pytest.raises(InputError, match=reason):
             training.train(dataclasses.replace(config, start_from=start_from), tmp_path / "run")
@@ -101,14 +102,6 @@ def test_the_same_seed_trains_the_same_weights(config, tmp_path):
     training.train(config, tmp_path / "b")
     for a, b in zip(RunDir(tmp_path / "a").model().get_weights(), RunDir(tmp_path / "b").model().get_weights()):
         np.testing.assert_allclose(a, b, atol=1e-6)
-
-
-def test_a_flag_that_contradicts_the_run_is_refused_by_name(config, tmp_path):
-    run = RunDir(tmp_path)
-    run.create(config)
-    run.create(dataclasses.replace(config, steps=99))
-    with pytest.raises(InputError, match="--filters=9 contradicts.*begun with 8"):
-        run.create(dataclasses.replace(config, filters=9))
 
 
 def test_when_no_chunk_can_be_rendered_training_ends_with_the_reason(config, tmp_path):
@@ -125,19 +118,9 @@ def test_when_no_chunk_can_be_rendered_training_ends_with_the_reason(config, tmp
         training.train(alone, tmp_path / "run")
 
 
-def test_damaged_weights_are_refused(config, tmp_path):
-    run = RunDir(tmp_path)
-    run.create(config)
-    run.save_weights(build(config))
-    data = run.weights.read_bytes()
-    run.weights.write_bytes(data[: len(data) // 2])
-    with pytest.raises(InputError, match="best.weights.h5"):
-        run.model()
-
-
 def test_a_dry_run_says_what_to_expect_and_writes_nothing(config, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    tried = training.dry_run(dataclasses.replace(config, steps=0))
+    tried = dry_run(dataclasses.replace(config, steps=0))
     assert tried.parameters == build(config).count_params()
     assert tried.receptive_field_ms == 1_000 * receptive_field(build(config)).samples / 8_000
     assert 0 < tried.step_s < tried.first_step_s
@@ -228,10 +211,12 @@ def test_ctrl_c_saves_and_leaves_no_process_behind(config, tmp_path):
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the render processes too
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
-    assert "goes on from there" in output
+    assert "Repeat the command to resume" in output
     assert "Traceback" not in errors
     deadline = time.monotonic() + 20
     while group_lives(process.pid):  # Python's resource tracker ends itself a moment after its parent
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    assert RunDir(tmp_path / "run").model() is not None
+    (checkpoint,) = (tmp_path / "run" / "checkpoints").glob("step-*")
+    assert stored(tmp_path / "run", int(checkpoint.name[5:]), "step") > 0
+    assert np.isfinite(RunDir(tmp_path / "run").model()(np.zeros((1, 100, 1), np.float32))).all()
