@@ -4,7 +4,9 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
+import keras
 import mido
 import numpy as np
 import pytest
@@ -15,11 +17,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from data_gen import InputError
 from data_gen.workers import Workers
-from sourcesep.models import build
+from sourcesep.models import MODELS, build
 from sourcesep.models.receptive_field import receptive_field
 from sourcesep.run_dir import RunDir
 from sourcesep.sources import start_workers
 from sourcesep.train import training
+from sourcesep.train.devices import peak_memory_mb
 from sourcesep.train.dry_run import dry_run
 from sourcesep.train.losses import make_loss
 from sourcesep.train.validation import Excerpts
@@ -139,6 +142,89 @@ def test_the_best_validated_weights_are_kept_and_training_ends_when_they_get_no_
     scores, _ = excerpts.score(RunDir(tmp_path).model(), make_loss("mae", 2, 800))
     assert scores.loss == pytest.approx(best_loss, rel=1e-4)
     assert scores.loss < trained.scores.loss
+
+
+# ---- Bounded by time ------------------------------------------------------------------------------------------------
+class Clock:
+    """A clock that goes on by the same time whenever it is read."""
+
+    def __init__(self, tick_s):
+        self.tick_s, self.now_s = tick_s, 0.0
+
+    def __call__(self):
+        self.now_s += self.tick_s
+        return self.now_s
+
+
+def train_by_the_clock(config, run_dir, clock):
+    with start_workers(config) as workers:
+        return training.Trainer(config, run_dir, workers, clock).run()
+
+
+def read_scalars(run_dir, name):
+    """The values of a curve in TensorBoard's events, by step."""
+    events = EventAccumulator(str(run_dir), size_guidance={"tensors": 0}).Reload().Tensors(name)
+    return {event.step: float(tf.make_ndarray(event.tensor_proto)) for event in events}
+
+
+def test_minutes_end_training_and_the_schedule_follows_the_clock_to_zero(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "SCALARS_EVERY_STEPS", 1)
+    config = dataclasses.replace(config, steps=-1, minutes=1.0, schedule="cosine", validate_every=1_000)
+    trained = train_by_the_clock(config, tmp_path, Clock(0.5))
+    assert (trained.interrupted, trained.stopped_early) == (False, False)
+    rates = list(read_scalars(tmp_path, "learning_rate").values())
+    assert len(rates) == trained.step > 10
+    peak = int(np.argmax(rates))
+    assert 0 < peak < trained.step / 4
+    assert all(np.diff(rates[peak:]) < 0)
+    assert rates[peak] == pytest.approx(config.learning_rate, rel=0.1)
+    assert rates[-1] == pytest.approx(0, abs=1e-9)
+    assert 60 <= stored(tmp_path, trained.step, "trained_s") < 70
+    assert trained.scores is not None  # validated after the last step
+    assert RunDir(tmp_path).model()(np.zeros((1, 100, 1), np.float32)).shape == (1, 100, 2)
+
+
+def test_minutes_count_the_time_before_a_resume(config, tmp_path):
+    config = dataclasses.replace(config, steps=-1, minutes=1.0)
+    first = train_by_the_clock(config, tmp_path, Clock(1.0))
+    more = train_by_the_clock(dataclasses.replace(config, minutes=1.5), tmp_path, Clock(1.0))
+    assert first.step / 3 < more.step - first.step < 2 * first.step / 3
+    again = train_by_the_clock(dataclasses.replace(config, minutes=1.5), tmp_path, Clock(1.0))
+    assert (again.step, again.loss) == (more.step, None)
+
+
+def test_whichever_of_steps_and_minutes_is_reached_first_ends_training(config, tmp_path):
+    for steps, minutes, tick_s in ((4, 1.0, 0.01), (100, 1.0, 2.0)):
+        both = dataclasses.replace(config, steps=steps, minutes=minutes)
+        trained = train_by_the_clock(both, tmp_path / str(steps), Clock(tick_s))
+        assert trained.step == 4 if steps == 4 else 0 < trained.step < 20
+
+
+# ---- What cannot be used --------------------------------------------------------------------------------------------
+def build_with_a_mean_over_time(config, mixture, condition=None):
+    """A model that no window can compute, since every sample depends on all others."""
+    mean = keras.layers.GlobalAveragePooling1D(keepdims=True, name="mean_over_time")(mixture)
+    return keras.layers.Conv1D(2, 1, name="stems")(keras.layers.Subtract()([mixture, mean]))
+
+
+def test_a_model_without_a_known_receptive_field_is_refused_before_anything_is_written(config, tmp_path, monkeypatch):
+    model = types.ModuleType("model_of_a_test")
+    model.build = build_with_a_mean_over_time
+    monkeypatch.setitem(sys.modules, "model_of_a_test", model)
+    monkeypatch.setitem(MODELS, config.model, "model_of_a_test")
+    for call in (lambda: training.train(config, tmp_path / "run"), lambda: dry_run(config)):
+        with pytest.raises(InputError, match="--model=wavenet: .*mean_over_time .*replace that layer"):
+            call()
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_peak_memory_stays_when_memory_is_freed():
+    before_mb = peak_memory_mb()
+    array = np.ones(300 * 2**20 // 8)
+    peak_mb = peak_memory_mb()
+    assert peak_mb > before_mb or before_mb > 300
+    del array
+    assert peak_memory_mb() >= peak_mb > 100
 
 
 class BadChunks(Workers):

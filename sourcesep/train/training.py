@@ -302,8 +302,8 @@ def make_stepper(config: Config, loss_function: Loss) -> Stepper:
         receptive_field(plain(model, config))
     except NotImplementedError as error:
         raise InputError(
-            f"--model={config.model}: {error}; recordings are separated in windows, which needs a known receptive field: "
-            "replace that layer"
+            f"--model={config.model}: {error}; recordings are separated in windows, for which the receptive field must "
+            "be known: replace that layer"
         ) from error
     logging.info("%s: %d parameters, %s", config.model, model.count_params(), policy)
     return Stepper(model, loss_function, config)
