@@ -69,11 +69,11 @@ def make_card(config, run: RunDir, scored: dict, before: str) -> str:
 
     A run that started from the model in the package adds its command to those that the card `before` lists.
     """
-    lines = [f"| | {' | '.join(config.outputs)} |"]
-    lines.append("|---" * (1 + len(config.outputs)) + "|")
+    lines = [f"| | {' | '.join(config.stem_names)} |"]
+    lines.append("|---" * (1 + len(config.stem_names)) + "|")
     for condition, instruments in scored["summary"].items():
         for row in ("model", "mixture", "ideal ratio mask"):
-            cells = [_cell(instruments[name][row]) for name in config.outputs]
+            cells = [_cell(instruments[name][row]) for name in config.stem_names]
             lines.append(f"| {condition}: {row} | {' | '.join(cells)} |")
     corpus = open_corpus(config.midi_dir, config.parsed_instruments, config.require, config.seed)
     fonts = [pathlib.Path(path).name for path in config.soundfonts or (default_soundfont(),)]
@@ -89,7 +89,7 @@ def make_card(config, run: RunDir, scored: dict, before: str) -> str:
     heard = [font for font in SOUNDS if font in commands]  # in earlier sittings too
     return CARD.format(
         config=config,
-        outputs=", ".join(config.outputs),
+        outputs=", ".join(config.stem_names),
         nyquist=config.sample_rate // 2,
         n_parameters=count_parameters(run.path),
         n_songs=corpus.size("train"),

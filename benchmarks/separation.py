@@ -49,7 +49,7 @@ def config_of(name: str):
     """The Config of a model."""
     from sourcesep.config import Config
 
-    return Config(**MODELS[name])
+    return Config.from_values(MODELS[name])
 
 
 def noise(window_s: float):

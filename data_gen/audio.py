@@ -13,11 +13,13 @@ import soxr
 
 from data_gen import InputError
 
-BLOCK_SAMPLES = 1 << 16
+BLOCK_SAMPLES = 1 << 16  # longest block that is read at a time, in samples
+
+_UNKNOWN_SAMPLES = 2**62  # libsndfile gives about 2**63 samples as the length of a file that does not state it
 
 
 def open_audio(path: str | pathlib.Path) -> soundfile.SoundFile:
-    """Opens a file in any format that libsndfile reads. Raises InputError if it is missing or none."""
+    """Opens a file in any format that libsndfile reads. Raises InputError if it is missing or not a sound file."""
     if not os.path.isfile(path):
         raise InputError(f"{path}: no such file")
     if not os.path.getsize(path):
@@ -26,14 +28,19 @@ def open_audio(path: str | pathlib.Path) -> soundfile.SoundFile:
         return soundfile.SoundFile(path)
     except soundfile.LibsndfileError as error:
         raise InputError(f"{path}: not a sound file that can be read ({error.error_string})") from None
-    except TypeError:  # soundfile's way to say that a .raw file does not tell its rate
-        raise InputError(f"{path}: raw samples without a header; convert it to a format that tells its rate") from None
+    except TypeError:  # what soundfile raises for a .raw file, which does not state its sample rate
+        raise InputError(f"{path}: raw samples without a header; convert it to a format that states its rate") from None
+
+
+def stated_samples(file: soundfile.SoundFile) -> int | None:
+    """Returns the length that a file's header states, in samples; None if it states none. It may be wrong."""
+    return file.frames if file.frames < _UNKNOWN_SAMPLES else None
 
 
 def read_blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
-    """Yields the file from where it stands as float32 [time, channel].
+    """Yields the rest of a file, from where it stands, as float32 [time, channel].
 
-    Raises InputError if it cannot be decoded to its end, or holds a sample that is no number.
+    Raises InputError if it cannot be decoded to its end, or holds samples that are not finite numbers.
     """
     block_samples = max(1, min(BLOCK_SAMPLES, file.samplerate))
     while True:
@@ -52,19 +59,19 @@ def read_blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
 
 
 def is_cut_off(file: soundfile.SoundFile) -> bool:
-    """Whether a file that was read to its end is shorter than its header says.
+    """Returns whether a file that was read to its end is shorter than its header states.
 
-    libsndfile reads what is there and mentions the sizes in its log. Sizes near 2**31 and 2**32 are what programs write
-    that do not know the length beforehand.
+    libsndfile reads what is there and writes both sizes into its log. Programs that do not know the length beforehand
+    write sizes near 2**31 or 2**32, which do not count.
     """
     sizes = re.findall(r"(\d+) \(should be (\d+)\)", file.extra_info)
-    return file.tell() < file.frames or any(int(there) < int(said) < 2**31 - 2**16 for said, there in sizes)
+    return file.tell() < file.frames or any(int(actual) < int(stated) < 2**31 - 2**16 for stated, actual in sizes)
 
 
 def resample(blocks: Iterable[np.ndarray], from_hz: int, to_hz: int) -> Iterator[np.ndarray]:
     """Resamples float32 blocks [time, channel] without seams and without delay (soxr, high quality).
 
-    The length comes out as that of the input times to_hz / from_hz, to within a few samples.
+    Yields blocks of other lengths; their sum is that of the input times to_hz / from_hz, to within a few samples.
     """
     if from_hz == to_hz:
         yield from blocks

@@ -9,9 +9,6 @@ from __future__ import annotations
 import abc
 import collections
 import concurrent.futures
-import multiprocessing
-import os
-import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
@@ -20,6 +17,7 @@ from absl import logging
 
 from data_gen import InputError, RenderError
 from data_gen.chunks import Chunker, Visit
+from data_gen.processes import ProcessPool
 
 AHEAD = 3  # visits asked for beyond the one awaited, for each process
 MAX_TRIES = 3  # a visit during which the processes died this often is left out
@@ -102,7 +100,7 @@ class Workers(Visits):
         super().__init__(chunker, first_visit)
         self.n_workers = n_workers
         self._pending: collections.deque[tuple[int, concurrent.futures.Future]] = collections.deque()
-        self._executor: concurrent.futures.ProcessPoolExecutor | None = None
+        self._pool: ProcessPool | None = None
         self._lock = threading.Lock()  # the thread that reads may start processes while another closes
 
     @property
@@ -115,9 +113,9 @@ class Workers(Visits):
         """Starts the processes, which load the SoundFonts; visits are asked for later."""
         with self._lock:
             if self.n_workers and not self._closed:
-                executor = self._start_executor()
+                pool = self._start_pool()
                 for _ in range(self.n_workers):
-                    executor.submit(_prepare)
+                    pool.submit(_prepare)
 
     def close(self) -> None:
         """Ends the processes at once."""
@@ -157,46 +155,23 @@ class Workers(Visits):
         with self._lock:
             if self._closed:
                 raise BrokenProcessPool("closed")
-            executor = self._start_executor()
+            pool = self._start_pool()
             while len(self._pending) < self.n_workers * (1 + AHEAD):
                 index = self.next_visit + len(self._pending)
-                self._pending.append((index, executor.submit(_make_visit, index)))
+                self._pending.append((index, pool.submit(Chunker.visit, index)))
 
-    def _start_executor(self) -> concurrent.futures.ProcessPoolExecutor:
-        if self._executor is None:
-            context = multiprocessing.get_context("spawn")
-            self._executor = concurrent.futures.ProcessPoolExecutor(
-                self.n_workers, context, _start_worker, (self.chunker,)
-            )
-        return self._executor
+    def _start_pool(self) -> ProcessPool:
+        if self._pool is None:
+            # Each process receives the chunker once: an index of many songs takes longer to send than to render.
+            self._pool = ProcessPool(self.n_workers, self.chunker)
+        return self._pool
 
     def _end_processes(self) -> None:
-        executor, self._executor = self._executor, None
+        pool, self._pool = self._pool, None
         self._pending.clear()
-        if executor:
-            processes = list((executor._processes or {}).values())  # no public way to end a process that hangs
-            executor.shutdown(wait=False, cancel_futures=True)
-            for process in processes:
-                process.kill()
-                process.join()
+        if pool:
+            pool.kill()
 
 
-def _start_worker(chunker: Chunker) -> None:
-    """Receives the chunker once: sent with each visit, an index of many songs would cost more than the rendering."""
-    global _chunker
-    _chunker = chunker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the trainer, which then ends its workers
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-
-
-def _die_with_parent() -> None:
-    multiprocessing.parent_process().join()
-    os._exit(1)
-
-
-def _prepare() -> None:
-    _chunker.source.prepare()
-
-
-def _make_visit(index: int) -> Visit:
-    return _chunker.visit(index)
+def _prepare(chunker: Chunker) -> None:
+    chunker.source.prepare()

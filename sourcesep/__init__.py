@@ -4,11 +4,19 @@ from sourcesep import Separator
 stems = Separator.from_run("runs/wavenet").separate(samples, sample_rate)
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sourcesep.separate.separation import Separator
+
 __version__ = "0.2.0"
+__all__ = ["Separator"]
 
 
-def __getattr__(name: str):
-    if name == "Separator":  # imported when asked for: it brings TensorFlow with it
+def __getattr__(name: str) -> Any:
+    if name == "Separator":  # imported on first use, since it imports TensorFlow
         from sourcesep.separate.separation import Separator
 
         return Separator

@@ -1,25 +1,26 @@
-"""Ctrl-C that is seen between two pieces of work, rather than raised in the middle of a library that may swallow it."""
+"""Ctrl-C that is noticed between two pieces of work, rather than raised inside a library that may swallow it."""
 
 from __future__ import annotations
 
 import signal
+from types import FrameType
 
 
 class Interruption:
-    """While active, the first SIGINT or SIGTERM only sets `asked`; a second one acts as usual."""
+    """While active, the first SIGINT or SIGTERM only sets `stop_requested`; a second one acts as usual."""
 
-    asked = False
+    stop_requested = False
 
-    def __enter__(self):
+    def __enter__(self) -> Interruption:
         self._before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         for number in self._before:
-            signal.signal(number, self._ask)
+            signal.signal(number, self._request_stop)
         return self
 
-    def _ask(self, number, _frame):
-        self.asked = True
-        signal.signal(number, self._before[number])
+    def _request_stop(self, number: int, _frame: FrameType | None) -> None:
+        self.stop_requested = True
+        signal.signal(number, self._before[signal.Signals(number)])
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)

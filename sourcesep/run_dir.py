@@ -8,11 +8,10 @@ events.out.tfevents* for TensorBoard
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import pathlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
@@ -20,17 +19,14 @@ import numpy as np
 from data_gen import InputError
 from data_gen.files import replacing, write_atomically
 from sourcesep.config import Config
-from sourcesep.models import build, plain
+from sourcesep.models import build, unconditioned
+from sourcesep.settings import as_flag
 
 if TYPE_CHECKING:
     import keras
 
 PRETRAINED = pathlib.Path(__file__).with_name("pretrained")  # the run directory that comes with the package
 
-_MAY_CHANGE = (
-    *("steps", "minutes", "validate_every", "patience", "checkpoint_minutes", "learning_rate", "clip_norm"),
-    *("mixed_precision", "render", "workers", "reuse", "pool_chunks", "strategy"),
-)
 _CHECKSUM = "sourcesep_sha256"  # attribute of the weights file that holds its checksum
 
 
@@ -65,13 +61,12 @@ class RunDir:
         except OSError as error:
             raise InputError(f"--run_dir={self.path}: cannot create this folder ({error.strerror})") from error
         if (self.path / "config.json").exists():
-            before = self.config()
-            for field in dataclasses.fields(Config):
-                old, new = getattr(before, field.name), getattr(config, field.name)
-                if old != new and field.name not in _MAY_CHANGE:
+            before, now = self.config().values(), config.values()
+            for name, field in config.setting_fields().items():  # the model comes first, so that it is the same below
+                if now[name] != before[name] and not field.metadata["may_change"]:
                     raise InputError(
-                        f"--{field.name}={_as_flag(new)} contradicts the run in {self.path}, which was started "
-                        f"with {_as_flag(old)}; choose another --run_dir, or leave this flag as it was"
+                        f"--{name}={as_flag(now[name])} contradicts the run in {self.path}, which was started with "
+                        f"{as_flag(before[name])}; choose another --run_dir, or leave this flag as it was"
                     )
         write_atomically(self.path / "config.json", config.to_json().encode())
 
@@ -94,11 +89,11 @@ class RunDir:
             raise InputError(f"{self.path}: no weights there yet (best.weights.h5); train.py --run_dir writes them")
 
     def model(self, dtype_policy: str = "float32", present: Sequence[str] = ()) -> keras.Model:
-        """Returns the run's model with its weights, from the mixture to stems; `present` as in `models.plain`.
+        """Returns the run's model with its weights, from the mixture to stems; `present` as in `models.unconditioned`.
 
         Raises InputError if there are no weights, if they do not fit, and for stems that the model does not have.
         """
-        return plain(self.trained_model(dtype_policy), self.config(), present)
+        return unconditioned(self.trained_model(dtype_policy), self.config(), present)
 
     def trained_model(self, dtype_policy: str = "float32") -> keras.Model:
         """Returns the run's model with its weights, as `models.build` returns it.
@@ -139,7 +134,3 @@ def _checksum(file: h5py.File) -> str:
 
     file.visititems(add)
     return digest.hexdigest()
-
-
-def _as_flag(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

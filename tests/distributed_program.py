@@ -12,16 +12,14 @@ import numpy as np
 import tensorflow as tf
 
 from sourcesep.config import Config
+from sourcesep.models import wavenet
 from sourcesep.train import devices, training
 from sourcesep.train.losses import make_loss
 
 CONFIG = Config(
     instruments=("drums", "bass"),
     sample_rate=8_000,
-    stacks=1,
-    blocks=3,
-    filters=8,
-    head_filters=(8,),
+    network=wavenet.Settings(stacks=1, blocks=3, filters=8, head_filters=(8,)),
     learning_rate=1e-2,
     mixed_precision="float32",
     clip_norm=0.05,
@@ -38,7 +36,7 @@ def main(output, n_shares, share, name):
     config = dataclasses.replace(CONFIG, strategy=name)
     strategy = devices.make_strategy(config)
     with strategy.scope():
-        stepper = training.make_stepper(config, make_loss("mae", 2, TIME))
+        stepper = training.make_stepper(config, make_loss("mae"))
     rng = np.random.default_rng(0)
     losses = []
     for step in range(N_STEPS):

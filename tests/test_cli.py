@@ -139,7 +139,7 @@ def test_separate_without_a_file_scores_a_piece_that_training_has_not_heard(trai
 def test_separate_without_a_run_uses_the_model_in_the_package(tmp_path):
     # A piece and a SoundFont that it has not heard, at another rate and in stereo; on a machine without FluidSynth.
     config = dataclasses.replace(RunDir(PRETRAINED).config(), sample_rate=44_100)
-    (source,) = sources.rendered(config, config.outputs, "", (SOUNDFONT,), 1, 10.0)
+    (source,) = sources.rendered(config, config.stem_names, "", (SOUNDFONT,), 1, 10.0)
     song = source.load()
     soundfile.write(tmp_path / "song.wav", np.repeat(song.mixture, 2, axis=1), 44_100)
     without_fluidsynth(tmp_path)
@@ -283,7 +283,9 @@ BAD = {
     "nothing to split": (lambda *_: ["separate.py"], "name a sound file to split"),
     "no run": (lambda *_: ["separate.py", "--run_dir=/nowhere", "song.wav"], "/nowhere: no run directory"),
     "no weights": (without_weights, "no weights there yet"),
-    "no TFLite file": (text_for_tflite, "song.tflite: no TFLite file of export.py"),
+    "no sound file for TFLite": (lambda *_: ["separate.py", "--tflite=x.tflite"], "--tflite splits sound files"),
+    "MIDI for TFLite": (lambda *_: ["separate.py", "--tflite=x.tflite", "a.mid"], "--tflite splits sound files"),
+    "no TFLite file": (text_for_tflite, "song.tflite: not a TFLite file written by export.py"),
     "nothing to export": (lambda *_: ["export.py", "--run_dir=/nowhere"], "/nowhere: no run directory"),
     "no such file": (lambda trained, _: ["separate.py", f"--run_dir={trained}", "/no.wav"], "/no.wav: no such file"),
     "no sound file": (text_for_sound, "song.wav: not a sound file"),
@@ -297,7 +299,7 @@ BAD = {
     "no stem in name": (on_good("--filename={track}.{ext}"), "must contain {stem}"),
     "float flac": (on_good("--format=flac", "--subtype=float32"), "--subtype=float32 does not go with --format=flac"),
     "short window": (on_good("--window_s=0.001"), "--window_s) is no longer than the model's receptive field"),
-    "output in a file": (into_a_file, "/file is no folder that can be written in"),
+    "output in a file": (into_a_file, "/file is not a folder that can be written in"),
     "output in /proc": (on_good("--output_dir=/proc/sourcesep"), "/proc/sourcesep"),
     "no sound in folder": (folder_without_sound, "texts: holds no sound file"),
     "same names": (same_names, "song.flac would both be written to"),

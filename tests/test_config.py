@@ -1,10 +1,9 @@
-import dataclasses
 import subprocess
 import sys
 from dataclasses import fields
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, change
 
 from data_gen import InputError
 from data_gen.variation import Variation
@@ -23,8 +22,9 @@ def test_the_saved_json_gives_the_same_config_back(config):
 def test_the_defaults_are_the_published_experiment():
     config = Config()
     assert (config.sample_rate, config.chunk_samples, config.context_samples) == (44_100, 4_410, 0)
-    assert (config.stacks, config.blocks, config.filters, config.head_filters) == (4, 10, 128, (512, 256))
-    assert (config.batch_size, config.learning_rate, config.steps, config.loss) == (12, 1e-4, 1_500, "mae")
+    network = config.network
+    assert (network.stacks, network.blocks, network.filters, network.head_filters) == (4, 10, 128, (512, 256))
+    assert (config.batch_size, config.learning_rate, config.max_steps, config.loss) == (12, 1e-4, 1_500, "mae")
     assert config.targets == config.instruments == ("drums", "piano", "strings", "bass")
 
 
@@ -44,7 +44,7 @@ def test_the_flagfile_of_the_published_experiment_gives_the_defaults_without_var
     )
     del flags["run_dir"]
     for name, text in flags.items():
-        default = getattr(Config(), name)
+        default = Config().values()[name]
         if name.startswith("vary_"):
             assert text == "0", name
         elif isinstance(default, tuple):
@@ -58,7 +58,9 @@ def test_the_flagfile_of_the_published_experiment_gives_the_defaults_without_var
     ("changes", "named"),
     [
         ({"model": "wavenot"}, "wavenet"),
-        ({"instruments": ("drums", "harp")}, "harp"),
+        ({"instruments": ()}, "at least one instrument"),
+        ({"instruments": ("drums", "double bass")}, "'double bass' is not a name"),
+        ({"instruments": ("drums", "bass", "bass:3")}, "'bass' is named twice"),
         ({"targets": ("piano",)}, "piano"),
         ({"targets": ("bass", "bass")}, "'bass' is named twice"),
         ({"sample_rate": 0}, "--sample_rate"),
@@ -69,4 +71,4 @@ def test_the_flagfile_of_the_published_experiment_gives_the_defaults_without_var
 )
 def test_values_that_cannot_be_are_refused_by_name(config, changes, named):
     with pytest.raises(InputError, match=named):
-        dataclasses.replace(config, **{"targets": (), **changes})
+        change(config, **{"targets": (), **changes})

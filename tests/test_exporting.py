@@ -2,17 +2,15 @@ import dataclasses
 import json
 import pathlib
 import shutil
-import types
 import zipfile
 
 import keras
 import numpy as np
 import pytest
-from conftest import TINY
+from conftest import TINY, change
 
 from data_gen import InputError
 from sourcesep import metrics
-from sourcesep.cli import separate_command
 from sourcesep.export import exporting, saved_model, tflite
 from sourcesep.export.exporting import Exported, export
 from sourcesep.models import MODELS, build
@@ -63,7 +61,7 @@ def noise(*shape):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_computes_in_every_format_what_keras_computes(name, config, tmp_path):
-    config = dataclasses.replace(config, model=name, **TINY)
+    config = change(config, model=name, **TINY)
     run = make_run(config, tmp_path / "run")
     exported = export(run.path, tmp_path / "out", exporting.FORMATS, tflite.TYPES, WINDOW_S)
     assert [one.path.name for one in exported] == ["1", *(f"run-{type_}.tflite" for type_ in tflite.TYPES)]
@@ -119,7 +117,7 @@ def test_a_tflite_file_splits_a_recording_window_by_window_as_one_pass_does(lite
 
 
 def test_with_a_stride_only_the_end_of_a_recording_differs_from_one_pass(config, tmp_path):
-    config = dataclasses.replace(config, model="tasnet", **TINY)
+    config = change(config, model="tasnet", **TINY)
     run = make_run(config, tmp_path / "run")
     (exported,) = export(run.path, tmp_path, ["tflite"], ["float32"], WINDOW_S)
     model = run.model()
@@ -169,13 +167,6 @@ def test_an_export_that_fails_leaves_nothing(run, tmp_path, monkeypatch):
     assert [path.name for path in (tmp_path / "out").rglob("*")] == ["run"]
 
 
-def test_the_tflite_flag_wants_sound_files(lite, monkeypatch):
-    monkeypatch.setattr(separate_command, "FLAGS", types.SimpleNamespace(tflite=str(lite), batch_windows=1))
-    for paths in ([], ["song.mid"]):
-        with pytest.raises(InputError, match="--tflite splits sound files"):
-            separate_command._model_to_use(paths)
-
-
 def test_a_corpus_that_is_not_on_this_machine_is_replaced_by_composed_pieces(config, tmp_path):
     run = make_run(dataclasses.replace(config, midi_dir=str(tmp_path / "gone")), tmp_path / "run")
     (exported,) = export(run.path, tmp_path, ["tflite"], ["float32"], WINDOW_S)
@@ -220,13 +211,13 @@ def cut_short(path, share):
 def test_a_damaged_tflite_file_is_refused(harm, share, lite, tmp_path):
     copy = pathlib.Path(shutil.copy(lite, tmp_path))
     harm(copy, share)
-    with pytest.raises(InputError, match="run-float32.tflite: (damaged|no TFLite file).*; export the run again"):
+    with pytest.raises(InputError, match="run-float32.tflite: (damaged|not a TFLite file).*; export the run again"):
         TFLiteModel(copy)
 
 
 def test_what_is_no_tflite_file_of_ours_is_refused(lite, tmp_path):
     (tmp_path / "song.tflite").write_text("hello")
-    with pytest.raises(InputError, match="song.tflite: no TFLite file of export.py"):
+    with pytest.raises(InputError, match="song.tflite: not a TFLite file written by export.py"):
         TFLiteModel(tmp_path / "song.tflite")
     with pytest.raises(InputError, match="gone.tflite: cannot be read"):
         TFLiteModel(tmp_path / "gone.tflite")

@@ -3,6 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import change
 
 from sourcesep.models import build
 from sourcesep.train.losses import make_loss
@@ -10,9 +11,9 @@ from sourcesep.train.optimization import MAX_SKIPPED, SETTLING_STEPS, Guard, Ste
 
 
 def make_stepper(config, **changes):
-    config = dataclasses.replace(config, context_ms=0.0, **changes)
+    config = change(config, context_ms=0.0, **changes)
     tf.keras.utils.set_random_seed(0)
-    return Stepper(build(config), make_loss("mae", 2, 400), config)
+    return Stepper(build(config), make_loss("mae"), config)
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def test_training_on_one_batch_drives_its_loss_to_a_tenth(config, batch):
 
 def test_the_loss_ignores_the_context(config):
     config = dataclasses.replace(config, context_ms=6.25, learning_rate=0.0)  # 50 samples
-    stepper = Stepper(build(config), make_loss("mae", 2, 100), config)
+    stepper = Stepper(build(config), make_loss("mae"), config)
     rng = np.random.default_rng(0)
     mixture, stems = rng.standard_normal((1, 200, 1)).astype("f4"), rng.standard_normal((1, 200, 2)).astype("f4")
     outside, inside = stems.copy(), stems.copy()

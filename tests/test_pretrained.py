@@ -53,11 +53,11 @@ def test_a_card_lists_the_commands_of_all_sittings_once():
 def test_the_model_in_the_package_separates_pieces_through_a_soundfont_that_it_has_not_heard():
     run = RunDir(PRETRAINED)
     config, model = run.config(), run.model()
-    improvements_db = {name: [] for name in config.outputs}
-    for source in sources.rendered(config, config.outputs, "", (SOUNDFONT,), 12, 5.0):
+    improvements_db = {name: [] for name in config.stem_names}
+    for source in sources.rendered(config, config.stem_names, "", (SOUNDFONT,), 12, 5.0):
         song = source.load()
         stems = np.asarray(model(song.mixture.reshape(1, -1, 1)))[0]
-        for name, stem in zip(config.outputs, stems.T):
+        for name, stem in zip(config.stem_names, stems.T):
             score = metrics.score_stem(song.references[name], stem[:, None], song.mixture, config.sample_rate)
             improvements_db[name].append(score["si_sdr_improvement_db"])
     # Any share of the mixture improves the SDR of a soft instrument, and none the SI-SDR. Silent stems have none.

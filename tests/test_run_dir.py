@@ -1,9 +1,9 @@
-import dataclasses
 import json
 
 import h5py
 import numpy as np
 import pytest
+from conftest import change
 
 from data_gen import InputError
 from sourcesep.models import build
@@ -70,9 +70,9 @@ def test_saved_weights_come_back(run, config):
 
 
 @pytest.mark.filterwarnings("ignore:Skipping nested container")  # Keras announces what it then fails at
-@pytest.mark.parametrize("change", [{"filters": 9}, {"stacks": 3}, {"stacks": 1}, {"model": "tasnet"}])
-def test_weights_of_another_model_are_refused(run, config, change):
-    (run.path / "config.json").write_text(dataclasses.replace(config, **change).to_json())
+@pytest.mark.parametrize("changes", [{"filters": 9}, {"stacks": 3}, {"stacks": 1}, {"model": "tasnet"}])
+def test_weights_of_another_model_are_refused(run, config, changes):
+    (run.path / "config.json").write_text(change(config, **changes).to_json())
     with pytest.raises(InputError, match="best.weights.h5: .*not the weights of the model in config.json"):
         run.model()
 
@@ -101,8 +101,8 @@ def test_a_damaged_config_is_refused_by_name(run, text):
 
 
 def test_a_setting_that_contradicts_the_run_is_refused_by_name_and_others_are_taken_over(run, config):
-    longer = dataclasses.replace(config, steps=99, minutes=3.0)
+    longer = change(config, steps=99, minutes=3.0)
     run.create_or_resume(longer)
     with pytest.raises(InputError, match="--filters=9 contradicts.*started with 8"):
-        run.create_or_resume(dataclasses.replace(config, filters=9))
+        run.create_or_resume(change(config, filters=9))
     assert run.config() == longer

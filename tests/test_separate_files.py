@@ -4,21 +4,24 @@ import pathlib
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 
 import numpy as np
 import pytest
 import soundfile
 from conftest import ROOT
+from data_helpers import song_bytes
 
 from data_gen import InputError
 from sourcesep.models import build
 from sourcesep.run_dir import RunDir
-from sourcesep.separate.outputs import Outputs
-from sourcesep.separate.separate_files import Failure, _Worker, check_paths, find_tracks, separate_file, separate_tracks
+from sourcesep.separate.file_plan import FilePlan
+from sourcesep.separate.inputs import SoundFile
+from sourcesep.separate.jobs import separate_tracks
+from sourcesep.separate.separate_one import separate_one
 from sourcesep.separate.separation import Separator
 from sourcesep.separate.stem_writer import Encoding
+from sourcesep.separate.tracks import Failure, check_paths, find_tracks
 
 RATE = 8_000
 
@@ -51,13 +54,19 @@ def stored(path):
     return soundfile.read(path, dtype="float32", always_2d=True)[0]
 
 
+def separate_file(separator, path, output_dir, **plan):
+    """Separates one sound file; `plan` are fields of the FilePlan."""
+    plan = FilePlan(str(output_dir), **plan)
+    return separate_one(separator, SoundFile(str(path)), plan, pathlib.Path(path).stem)
+
+
 def files_below(folder):
     return sorted(str(path.relative_to(folder)) for path in pathlib.Path(folder).rglob("*") if path.is_file())
 
 
 def test_a_file_gives_float_files_of_its_length_rate_and_channels(separator, tmp_path):
     soundfile.write(tmp_path / "song.wav", noise(3_000, 2), 11_025, subtype="PCM_16")
-    result = separate_file(separator, str(tmp_path / "song.wav"), str(tmp_path / "out"))
+    result = separate_file(separator, tmp_path / "song.wav", tmp_path / "out")
     assert result.files == ("drums.wav", "bass.wav") and result.notes == ()
     for name in result.files:
         info = soundfile.info(result.folder / name)
@@ -72,8 +81,7 @@ def test_a_file_gives_float_files_of_its_length_rate_and_channels(separator, tmp
 def test_all_stems_and_the_residual_add_up_to_the_mixture(separator, rate, length, tmp_path):
     mixture = noise(length, 2)
     path = sound(tmp_path / "song.w64", mixture, rate)
-    outputs = Outputs(residual=True, minus=("drums",))
-    result = separate_file(separator, path, str(tmp_path), outputs)
+    result = separate_file(separator, path, tmp_path, residual=True, minus=("drums",))
     assert result.files == ("drums.wav", "bass.wav", "minus_drums.wav", "residual.wav")
     drums, bass, minus_drums, residual = (stored(result.folder / name) for name in result.files)
     mixture = stored(path)
@@ -85,8 +93,7 @@ def test_all_stems_and_the_residual_add_up_to_the_mixture(separator, rate, lengt
 
 def test_the_residual_holds_what_no_stem_holds_also_of_stems_that_are_not_written(separator, tmp_path):
     path = sound(tmp_path / "song.wav")
-    outputs = Outputs(stems=("bass",), residual=True, minus=("bass", "drums"))
-    result = separate_file(separator, path, str(tmp_path), outputs)
+    result = separate_file(separator, path, tmp_path, stems=("bass",), residual=True, minus=("bass", "drums"))
     assert result.files == ("bass.wav", "minus_bass_drums.wav", "residual.wav")
     stems = separator.separate(stored(path), RATE)
     np.testing.assert_allclose(stored(result.folder / "bass.wav"), stems["bass"], atol=1e-6)
@@ -98,8 +105,8 @@ def test_the_residual_holds_what_no_stem_holds_also_of_stems_that_are_not_writte
 def test_one_gain_for_all_files_of_a_recording_is_told(separator, tmp_path):
     mixture = np.full(3_000, 1.6, np.float32)
     soundfile.write(tmp_path / "song.wav", mixture, RATE, subtype="FLOAT")
-    outputs = Outputs(residual=True, encoding=Encoding("flac", "int24"))
-    result = separate_file(separator, str(tmp_path / "song.wav"), str(tmp_path), outputs)
+    encoding = Encoding("flac", "int24")
+    result = separate_file(separator, tmp_path / "song.wav", tmp_path, residual=True, encoding=encoding)
     (note,) = result.notes
     total = sum(stored(result.folder / name) for name in result.files)
     gain = 10 ** (-float(note.split(" dB")[0].split()[-1]) / 20)
@@ -112,7 +119,7 @@ def test_one_gain_for_all_files_of_a_recording_is_told(separator, tmp_path):
 @pytest.mark.parametrize("subtype", ["PCM_U8", "DOUBLE"])
 def test_odd_rates_channels_and_sample_types_give_right_stems(separator, rate, n_channels, subtype, tmp_path):
     soundfile.write(tmp_path / "song.wav", noise(10_000, n_channels), rate, subtype=subtype)
-    result = separate_file(separator, str(tmp_path / "song.wav"), str(tmp_path))
+    result = separate_file(separator, tmp_path / "song.wav", tmp_path)
     mixture, bass = stored(tmp_path / "song.wav"), stored(result.folder / "bass.wav")
     assert bass.shape == mixture.shape and bass.any()
     last = separator.separate(mixture[:, -1], rate)["bass"]
@@ -122,7 +129,7 @@ def test_odd_rates_channels_and_sample_types_give_right_stems(separator, rate, n
 @pytest.mark.parametrize("mixture", [np.zeros((5_000, 2)), np.sign(noise(5_000, 2))], ids=["silent", "clipped"])
 def test_silent_and_clipped_recordings_are_separated(separator, mixture, tmp_path):
     path = sound(tmp_path / "song.wav", mixture)
-    result = separate_file(separator, path, str(tmp_path))
+    result = separate_file(separator, path, tmp_path)
     stems = [stored(result.folder / name) for name in result.files]
     assert all(stem.shape == mixture.shape and np.isfinite(stem).all() for stem in stems)
     if not mixture.any():
@@ -133,7 +140,7 @@ def test_of_a_file_that_is_cut_off_what_is_there_is_separated_and_this_is_told(s
     path = pathlib.Path(sound(tmp_path / "song.wav"))
     whole = stored(path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    result = separate_file(separator, str(path), str(tmp_path), Outputs(residual=True))
+    result = separate_file(separator, path, tmp_path, residual=True)
     assert "song.wav is cut off" in result.notes[0]
     total = sum(stored(result.folder / name) for name in result.files)
     assert 1_450 < len(total) < 1_500
@@ -146,7 +153,7 @@ def test_of_a_file_that_is_cut_off_what_is_there_is_separated_and_this_is_told(s
         ("{track}.{ext}", r"must contain \{stem\}"),
         ("{track}/{stme}.{ext}", r"\{stme\} is unknown"),
         ("{track}/{stem!r}.wav", "unknown"),
-        ("{track}/{stem.wav", "no template"),
+        ("{track}/{stem.wav", "not a template"),
         ("{}/{stem}.wav", r"\{\} is unknown"),
         ("/etc/{stem}.wav", "relative path"),
         ("../{stem}.wav", "relative path"),
@@ -154,23 +161,23 @@ def test_of_a_file_that_is_cut_off_what_is_there_is_separated_and_this_is_told(s
         ("", r"must contain \{stem\}"),
     ],
 )
-def test_a_template_that_is_none_is_refused(template, message):
+def test_a_text_that_is_not_a_template_is_refused(template, message):
     with pytest.raises(InputError, match=f"--filename=.*{message}"):
-        Outputs(filename=template)
+        FilePlan(filename=template)
 
 
 @pytest.mark.parametrize("flag", ["stems", "minus"])
 def test_an_instrument_that_the_model_does_not_separate_is_refused(flag):
     with pytest.raises(InputError, match=f"--{flag}: the model has no 'piano'; it separates drums, bass"):
-        Outputs(**{flag: ("piano",)}).check(("drums", "bass"))
+        FilePlan(**{flag: ("piano",)}).check(("drums", "bass"))
     with pytest.raises(InputError, match=f"--{flag}: 'bass' is named twice"):
-        Outputs(**{flag: ("bass", "bass")}).check(("drums", "bass"))
+        FilePlan(**{flag: ("bass", "bass")}).check(("drums", "bass"))
 
 
 def test_the_template_decides_where_files_lie(separator, tmp_path):
     path = sound(tmp_path / "my {song}.v2.wav")
-    outputs = Outputs(stems=("bass",), filename="all/{stem}/{track}_{stem}.{ext}", encoding=Encoding("ogg"))
-    separate_file(separator, path, str(tmp_path / "out"), outputs)
+    filename = "all/{stem}/{track}_{stem}.{ext}"
+    separate_file(separator, path, tmp_path / "out", stems=("bass",), filename=filename, encoding=Encoding("ogg"))
     assert files_below(tmp_path / "out") == ["all/bass/my {song}.v2_bass.ogg"]
 
 
@@ -206,17 +213,25 @@ def test_recordings_that_would_be_written_to_the_same_path_are_refused_by_name(t
     inputs = [sound(tmp_path / "x" / "song.wav"), sound(tmp_path / "y" / "song.flac")]
     tracks, _ = find_tracks(inputs, str(tmp_path))
     with pytest.raises(InputError, match=r"x/song.wav and .*y/song.flac would both be written to .*song/drums.wav"):
-        check_paths(tracks, str(tmp_path), Outputs(), ("drums", "bass"))
+        check_paths(tracks, FilePlan(str(tmp_path)), ("drums", "bass"))
     tracks, _ = find_tracks([sound(tmp_path / "a.wav"), sound(tmp_path / "b.wav")], str(tmp_path))
     with pytest.raises(InputError, match=r"a.wav and .*b.wav would both .*put \{track\} into --filename"):
-        check_paths(tracks, str(tmp_path), Outputs(filename="{stem}.{ext}"), ("drums", "bass"))
-    check_paths(tracks, str(tmp_path), Outputs(), ("drums", "bass"))
+        check_paths(tracks, FilePlan(str(tmp_path), filename="{stem}.{ext}"), ("drums", "bass"))
+    check_paths(tracks, FilePlan(str(tmp_path)), ("drums", "bass"))
 
 
 def test_a_recording_is_never_overwritten_by_its_stems(tmp_path):
     tracks, _ = find_tracks([sound(tmp_path / "song" / "drums.wav")], str(tmp_path))
-    with pytest.raises(InputError, match="would be written over .*drums.wav"):
-        check_paths(tracks, str(tmp_path / "song"), Outputs(filename="{stem}.{ext}"), ("drums", "bass"))
+    with pytest.raises(InputError, match="would replace .*drums.wav"):
+        check_paths(tracks, FilePlan(str(tmp_path / "song"), filename="{stem}.{ext}"), ("drums", "bass"))
+
+
+def test_a_recording_is_never_overwritten_by_the_mixture_that_is_written_for_a_midi_file(tmp_path):
+    (tmp_path / "song.mid").write_bytes(song_bytes([60, 62]))
+    inputs = [str(tmp_path / "song.mid"), sound(tmp_path / "out" / "song" / "mixture.wav")]
+    tracks, _ = find_tracks(inputs, str(tmp_path / "elsewhere"))
+    with pytest.raises(InputError, match="would replace .*mixture.wav"):
+        check_paths(tracks, FilePlan(str(tmp_path / "out")), ("drums", "bass"))
 
 
 @pytest.fixture
@@ -234,7 +249,7 @@ def three(tmp_path):
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_one_bad_file_does_not_stop_the_rest(run_dir, config, three, jobs, tmp_path):
     load = functools.partial(Separator.from_run, run_dir)
-    results = list(separate_tracks(three, load, config, str(tmp_path / "out"), Outputs(), jobs))
+    results = list(separate_tracks(three, load, config, FilePlan(str(tmp_path / "out")), jobs))
     (failure,) = [result for result in results if isinstance(result, Failure)]
     assert failure.path == three[1].path
     assert failure.reason.startswith(f"{three[1].path}: holds samples that are not finite")
@@ -247,7 +262,7 @@ def test_one_bad_file_does_not_stop_the_rest(run_dir, config, three, jobs, tmp_p
 def test_a_model_that_cannot_be_loaded_is_told_once(config, three, jobs, tmp_path):
     load = functools.partial(Separator.from_run, "/nowhere")
     with pytest.raises(InputError, match="/nowhere: no run directory"):
-        list(separate_tracks(three, load, config, str(tmp_path / "out"), Outputs(), jobs))
+        list(separate_tracks(three, load, config, FilePlan(str(tmp_path / "out")), jobs))
 
 
 def separator_that_kills_its_process(run_dir):
@@ -275,22 +290,24 @@ def test_a_process_that_dies_costs_its_file_alone(run_dir, config, tmp_path):
     soundfile.write(tmp_path / "in" / "b.wav", np.ones(3_000), RATE, subtype="FLOAT")
     tracks, _ = find_tracks([str(tmp_path / "in")], "out")
     load = functools.partial(separator_that_kills_its_process, run_dir)
-    results = list(separate_tracks(tracks, load, config, str(tmp_path / "out"), Outputs(), jobs=2))
+    results = list(separate_tracks(tracks, load, config, FilePlan(str(tmp_path / "out")), jobs=2))
     (failure,) = [result for result in results if isinstance(result, Failure)]
     assert failure.reason.startswith(f"{tmp_path}/in/b.wav: its process died; if memory ran out")
     complete = [path for path in files_below(tmp_path / "out") if not path.endswith(".partial")]
     assert complete == [f"{name}/{stem}.wav" for name in "acde" for stem in ("bass", "drums")]
 
 
-PEAK = """
+SEPARATE = """
 import pathlib, re, sys
-from sourcesep.separate.outputs import Outputs
-from sourcesep.separate.separate_files import separate_file
+from sourcesep.separate.file_plan import FilePlan
+from sourcesep.separate.inputs import SoundFile
+from sourcesep.separate.separate_one import separate_one
 from sourcesep.separate.separation import Separator
 from sourcesep.separate.stem_writer import Encoding
-separator = Separator.from_run(sys.argv[1], window_s=1.0)
-outputs = Outputs(residual=True, encoding=Encoding("flac"))
-separate_file(separator, sys.argv[2], sys.argv[3], outputs)
+run_dir, path, output_dir, window_s, format_ = sys.argv[1:]
+plan = FilePlan(output_dir, residual=format_ == "flac", encoding=Encoding(format_))
+separator = Separator.from_run(run_dir, float(window_s))
+separate_one(separator, SoundFile(path), plan, pathlib.Path(path).stem)
 # ru_maxrss would count the process that started this one too.
 print(int(re.search(r"VmHWM:\\s+(\\d+) kB", pathlib.Path("/proc/self/status").read_text())[1]) / 1024)
 """
@@ -301,26 +318,18 @@ def test_memory_does_not_grow_with_the_recording(run_dir, tmp_path):
     peaks_mib = []
     for seconds in (20, 120):
         path = sound(tmp_path / f"{seconds}.wav", np.tile(noise(44_100, 2), (seconds, 1)), 44_100)
-        command = [sys.executable, "-c", PEAK, run_dir, path, str(tmp_path)]
+        command = [sys.executable, "-c", SEPARATE, run_dir, path, str(tmp_path), "1", "flac"]
         done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
         peaks_mib.append(float(done.stdout.split()[-1]))
     assert peaks_mib[1] < peaks_mib[0] + 20  # 100 s of the three files, held at once, are 100 MiB as floats
     assert peaks_mib[1] < 1_500
 
 
-SEPARATE = textwrap.dedent("""
-    import sys
-    from sourcesep.separate.separate_files import separate_file
-    from sourcesep.separate.separation import Separator
-    separate_file(Separator.from_run(sys.argv[1], window_s=float(sys.argv[4])), sys.argv[2], sys.argv[3])
-""")
-
-
 def test_a_kill_leaves_no_half_file_under_the_final_name_and_the_next_run_clears_up(run_dir, tmp_path):
     path = sound(tmp_path / "song.wav", noise(RATE * 120))
     out = tmp_path / "out"
     command = [sys.executable, "-c", SEPARATE, run_dir, path, str(out)]
-    process = subprocess.Popen([*command, "0.02"], cwd=ROOT)  # short windows, to be slow enough
+    process = subprocess.Popen([*command, "0.02", "wav"], cwd=ROOT)  # short windows, to be slow enough
     partial = out / "song" / ".bass.wav.partial"
     deadline = time.monotonic() + 60
     while not (partial.exists() and partial.stat().st_size > 100_000):
@@ -329,17 +338,42 @@ def test_a_kill_leaves_no_half_file_under_the_final_name_and_the_next_run_clears
     process.kill()
     process.wait()
     assert files_below(out) == ["song/.bass.wav.partial", "song/.drums.wav.partial"]
-    subprocess.run([*command, "3"], cwd=ROOT, check=True)
+    subprocess.run([*command, "3", "wav"], cwd=ROOT, check=True)
     assert files_below(out) == ["song/bass.wav", "song/drums.wav"]
     assert soundfile.info(out / "song" / "bass.wav").frames == RATE * 120
 
 
-def test_the_progress_of_a_midi_file_ends_at_its_length(run_dir, config, tmp_path, real_midi):
-    # A bar that is told of more than its total has no percentage to show.
-    song = str(real_midi / "simutrans" / "01-Simutrans-Main-Theme.mid")
-    (track,), _ = find_tracks([song], str(tmp_path))
-    worker = _Worker(lambda: Separator.from_run(run_dir), config, str(tmp_path), Outputs())
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_the_progress_ends_at_the_length_of_the_recordings_whatever_comes_of_them(run_dir, config, jobs, tmp_path):
+    # A played song lasts longer than its last event, and a recording that fails ends early.
+    (tmp_path / "song.mid").write_bytes(song_bytes([40, 45] * 4, programs=(33,)))
+    damaged = noise(3_000)
+    damaged[2_000] = np.nan
+    soundfile.write(tmp_path / "damaged.wav", damaged, RATE, subtype="FLOAT")
+    inputs = [str(tmp_path / "song.mid"), sound(tmp_path / "good.wav", noise(30_000)), str(tmp_path / "damaged.wav")]
+    tracks, _ = find_tracks(inputs, str(tmp_path / "out"))
     seconds = []
-    assert not isinstance(worker.separate(track, seconds.append), Failure)
-    assert max(np.cumsum(seconds)) <= track.length_s + 1e-6
-    assert sum(seconds) == pytest.approx(track.length_s)
+    load = functools.partial(Separator.from_run, run_dir)
+    results = list(separate_tracks(tracks, load, config, FilePlan(str(tmp_path / "out")), jobs, seconds.append))
+    assert sum(isinstance(result, Failure) for result in results) == 1
+    total_s = sum(track.length_s for track in tracks)
+    assert max(np.cumsum(seconds)) <= total_s + 1e-6
+    assert sum(seconds) == pytest.approx(total_s)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_work_that_is_stopped_ends_soon_and_leaves_only_what_is_complete(run_dir, config, jobs, tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in "abc":
+        sound(tmp_path / "in" / f"{name}.wav", noise(RATE * 600))
+    tracks, _ = find_tracks([str(tmp_path / "in")], "out")
+
+    def stop_after_the_first_block(seconds):
+        if seconds:
+            raise KeyboardInterrupt
+
+    load = functools.partial(Separator.from_run, run_dir, 0.02)  # short windows, to be slow enough
+    plan = FilePlan(str(tmp_path / "out"))
+    with pytest.raises(KeyboardInterrupt):
+        list(separate_tracks(tracks, load, config, plan, jobs, stop_after_the_first_block))
+    assert files_below(tmp_path / "out") == []

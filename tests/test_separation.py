@@ -1,10 +1,10 @@
-import dataclasses
 import functools
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import change
 
 from data_gen import InputError
 from sourcesep.models import build
@@ -26,7 +26,7 @@ def built(config):
 
 @pytest.fixture(params=["wavenet", "tasnet"])
 def model_config(request, config):
-    return dataclasses.replace(config, model=request.param, encoder_filters=16, encoder_stride=4)
+    return change(config, model=request.param, encoder_filters=16, encoder_stride=4)
 
 
 @pytest.fixture

@@ -139,7 +139,7 @@ def test_the_best_validated_weights_are_kept_and_training_ends_when_they_get_no_
     best_loss = stored(tmp_path, trained.step, "best_loss")
     with start_workers(worse) as workers:
         excerpts = Excerpts(workers.chunker.source, False, worse.targets)
-    scores, _ = excerpts.score(RunDir(tmp_path).model(), make_loss("mae", 2, 800))
+    scores, _ = excerpts.score(RunDir(tmp_path).model(), make_loss("mae"))
     assert scores.loss == pytest.approx(best_loss, rel=1e-4)
     assert scores.loss < trained.scores.loss
 
@@ -211,9 +211,9 @@ def test_a_model_without_a_known_receptive_field_is_refused_before_anything_is_w
     model = types.ModuleType("model_of_a_test")
     model.build = build_with_a_mean_over_time
     monkeypatch.setitem(sys.modules, "model_of_a_test", model)
-    monkeypatch.setitem(MODELS, config.model, "model_of_a_test")
+    monkeypatch.setitem(MODELS, "wavenet", "model_of_a_test")
     for call in (lambda: training.train(config, tmp_path / "run"), lambda: dry_run(config)):
-        with pytest.raises(InputError, match="--model=wavenet: .*mean_over_time .*replace that layer"):
+        with pytest.raises(InputError, match="mean_over_time"):
             call()
     assert not (tmp_path / "run").exists()
 

@@ -45,7 +45,7 @@ def is_alive(pid: int) -> bool:
 
 
 def pids(running: Workers) -> list[int]:
-    return list(running._executor._processes)
+    return running._pool.process_ids
 
 
 def corpus(*names: str, kind=Handmade):
@@ -112,8 +112,9 @@ def test_when_an_idle_process_is_killed_the_visits_go_on_as_if_nothing_had_happe
     with Workers(plain, 1) as running:
         visits = [next(running)]
         assert wait_until(lambda: running.ready_share == 1)
-        os.kill(pids(running)[0], signal.SIGKILL)
-        assert wait_until(lambda: running._executor._broken)
+        (pid,) = pids(running)
+        os.kill(pid, signal.SIGKILL)
+        assert wait_until(lambda: not is_alive(pid))
         visits += [next(running) for _ in range(7)]
         assert same(visits, undisturbed[:8])
         assert running.lost == 0
@@ -249,7 +250,7 @@ from data_gen.workers import Workers
 if __name__ == "__main__":
     running = Workers(chunker(Handmade(piece(band_rows(0, 2)))), 2)
     next(running)
-    print(*running._executor._processes, flush=True)
+    print(*running._pool.process_ids, flush=True)
     sys.stdin.read()
 """
     parent = subprocess.Popen(

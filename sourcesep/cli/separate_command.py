@@ -3,54 +3,60 @@
 from __future__ import annotations
 
 import functools
+import pathlib
 import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from data_gen import InputError
-from data_gen.midi import SUFFIXES as MIDI_SUFFIXES
-from sourcesep import config
-from sourcesep.cli.common import listed, program, run
+from data_gen.command import program
+from sourcesep.cli.common import list_scores, run
+from sourcesep.config import Config
 from sourcesep.interruption import Interruption
+from sourcesep.separate.file_plan import FilePlan
+from sourcesep.separate.stem_writer import FORMATS, Encoding
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from sourcesep.separate.separate_one import Separated
+    from sourcesep.separate.separation import Separator
 
 FLAGS = flags.FLAGS
+INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
 
 
 def separate() -> None:
     """Entry point of separate.py and sourcesep_separate."""
-    flags.DEFINE_string("run_dir", "", "Folder of the run whose model is used; empty for the one in the package.")
-    flags.DEFINE_string("tflite", "", "TFLite file of export.py to use in place of a run.")
+    flags.DEFINE_string("run_dir", "", "Folder of the run whose model is used; empty for the model in the package.")
+    flags.DEFINE_string("tflite", "", "TFLite file written by export.py, to use in place of a run.")
     flags.DEFINE_string("output_dir", "separated", "Folder for the stems.")
     flags.DEFINE_list("present", [], "Stems to extract, for a model trained with --conditioning; empty for all.")
-    flags.DEFINE_list("stems", [], "Instruments to write; empty for all that the model separates.")
-    flags.DEFINE_bool(
-        "residual", False, "Also writes what the mixture holds beside all stems: mixture minus their sum."
-    )
-    flags.DEFINE_list("minus", [], "Also writes the mixture without these instruments, as e.g. minus_drums.")
+    flags.DEFINE_list("stems", [], "Stems to write; empty for all that the model separates.")
+    flags.DEFINE_bool("residual", False, "Also writes what is left of the mixture when all stems are subtracted.")
+    flags.DEFINE_list("minus", [], "Also writes the mixture without these stems, in a file named e.g. minus_drums.")
     flags.DEFINE_string(
         "filename",
         "{track}/{stem}.{ext}",
-        "Path of each file in --output_dir. {track} is the name of the recording, with its path in the folder that was "
-        "named; {stem} the instrument, or residual, or minus_drums; {ext} the format.",
+        "Path of each file in --output_dir. {track} is the name of the recording, for files in a folder with their "
+        "path in it; {stem} is the name of the stem, or residual, or minus_drums; {ext} is the format.",
     )
-    flags.DEFINE_enum("format", "wav", ["wav", "flac", "ogg", "mp3"], "Format of the files.")
-    flags.DEFINE_enum(
-        "subtype",
-        "",
-        ["", "float32", "int16", "int24"],
-        "What samples are stored as, in wav float32 (default), int16 or int24; in flac int16 (default) or int24.",
-    )
+    flags.DEFINE_enum("format", "wav", list(FORMATS), "Format of the files.")
+    subtypes = {subtype: None for record in FORMATS.values() for subtype in record.subtypes}
+    flags.DEFINE_enum("subtype", "", ["", *filter(None, subtypes)], _describe_subtypes())
     flags.DEFINE_float(
         "window_s",
         None,
-        "Length of the windows that the model sees, in seconds; changes speed and memory, not the result. By default "
-        "3, or three times the receptive field if that is more.",
+        "Length of the windows that the model computes at a time, in seconds; changes speed and memory, not the "
+        "result. By default 3, or three times the receptive field if that is more.",
     )
     flags.DEFINE_integer(
         "batch_windows",
         1,
-        "Windows that the model computes together, where each channel has its own; more of them use a GPU better, and "
-        "as much more memory.",
+        "Windows that the model computes together; each channel has windows of its own. More use a GPU better, and "
+        "take as much more memory.",
         lower_bound=1,
     )
     flags.DEFINE_integer(
@@ -58,74 +64,97 @@ def separate() -> None:
     )
     run(
         _separate,
-        "Splits sound files, folders of them, or MIDI files that it plays first; without any, a held-out piece.",
+        "Splits sound files, folders of them, or MIDI files, which it plays first; without any, a held-out song.",
     )
 
 
-def _separate(paths: list[str]) -> int:
-    from sourcesep.separate.outputs import Outputs
-    from sourcesep.separate.stem_writer import Encoding
+def _describe_subtypes() -> str:
+    formats = []
+    for record in FORMATS.values():
+        default, *others = record.subtypes
+        if others:
+            formats.append(f"in {record.name} {', '.join([f'{default} (default)', *others[:-1]])} or {others[-1]}")
+    return f"What samples are stored as: {'; '.join(formats)}."
 
+
+def _separate(paths: list[str]) -> int:
     encoding = Encoding(FLAGS.format, FLAGS.subtype)
-    outputs = Outputs(tuple(FLAGS.stems), FLAGS.residual, tuple(FLAGS.minus), FLAGS.filename, encoding)
-    run_config, instruments, load = _model_to_use(paths)
-    outputs.check(instruments)
+    plan = FilePlan(
+        output_dir=FLAGS.output_dir,
+        stems=tuple(FLAGS.stems),
+        residual=FLAGS.residual,
+        minus=tuple(FLAGS.minus),
+        filename=FLAGS.filename,
+        encoding=encoding,
+    )
+    config, stem_names, load = _choose_model(paths)
+    plan.check(stem_names)
     try:
         if paths:
-            return _separate_files(paths, run_config, instruments, load, outputs)
-        return _separate_held_out(run_config, load, outputs)
+            return _separate_files(paths, config, stem_names, load, plan)
+        assert config is not None  # _choose_model asks for files where there is no run
+        return _separate_held_out(config, load, plan)
     except KeyboardInterrupt:
         print("stopped; what is named above is complete", file=sys.stderr)
-        return 130
+        return INTERRUPTED
 
 
-def _model_to_use(paths: list[str]):
-    """(Config of the run, names of the stems, a function that loads the Separator: also in the processes of --jobs)."""
+def _choose_model(paths: list[str]) -> tuple[Config | None, tuple[str, ...], Callable[[], Separator]]:
+    """Returns the Config of the run, the names of the stems, and a function that loads the Separator.
+
+    The function can be pickled, for the processes of --jobs. Without a run (--tflite) there is no Config.
+    """
+    from sourcesep.separate.tracks import is_midi
+
     if FLAGS.tflite:
-        if not paths or any(path.lower().endswith(MIDI_SUFFIXES) for path in paths):
+        if not paths or any(map(is_midi, paths)):
             raise InputError("--tflite splits sound files: name some, and no MIDI files")
         load = functools.partial(_load_tflite, FLAGS.tflite, FLAGS.batch_windows)
-        return None, load().instruments, load
+        return None, load().stem_names, load
+    if not paths and not FLAGS.run_dir:
+        raise InputError("name a sound file to split, or a --run_dir to split one of its held-out songs")
     from sourcesep.run_dir import PRETRAINED, RunDir
 
-    if not paths and not FLAGS.run_dir:
-        raise InputError("name a sound file to split, or a --run_dir one of whose held-out pieces to take")
-    run = RunDir(FLAGS.run_dir or PRETRAINED)
-    run_config = run.config()
-    run.check_weights()
+    run_dir = RunDir(FLAGS.run_dir or PRETRAINED)
+    config = run_dir.config()
+    run_dir.check_weights()
     present = tuple(FLAGS.present)
-    load = functools.partial(_load_separator, run.path, FLAGS.window_s, FLAGS.batch_windows, present)
-    return run_config, present or run_config.outputs, load
+    load = functools.partial(_load_separator, run_dir.path, FLAGS.window_s, FLAGS.batch_windows, present)
+    return config, present or config.stem_names, load
 
 
-def _load_separator(*arguments):
+def _load_separator(*arguments: Any) -> Separator:
     from sourcesep.separate.separation import Separator
 
     return Separator.from_run(*arguments)
 
 
-def _load_tflite(*arguments):
+def _load_tflite(*arguments: Any) -> Separator:
     from sourcesep.separate.separation import Separator
 
     return Separator.from_tflite(*arguments)
 
 
-def _separate_files(paths: list[str], run_config, instruments: tuple[str, ...], load, outputs) -> int:
+def _separate_files(
+    paths: list[str], config: Config | None, stem_names: tuple[str, ...], load: Callable[[], Separator], plan: FilePlan
+) -> int:
     from tqdm import tqdm
 
-    from sourcesep.separate import separate_files
+    from sourcesep.separate.tracks import Failure, check_paths, find_tracks
 
-    tracks, failures = separate_files.find_tracks(paths, FLAGS.output_dir)
-    separate_files.check_paths(tracks, FLAGS.output_dir, outputs, instruments)
+    tracks, failures = find_tracks(paths, plan.output_dir)
+    check_paths(tracks, plan, stem_names)
     n_inputs = len(tracks) + len(failures)
-    with Interruption() as interruption:
-        for result in separate_files.separate_tracks(
-            tracks, load, run_config, FLAGS.output_dir, outputs, FLAGS.jobs, lambda: interruption.asked
-        ):
-            if isinstance(result, separate_files.Failure):
-                failures.append(result)
-            else:
-                tqdm.write(_described(result))  # beside the progress bar
+    if tracks:
+        from sourcesep.separate.jobs import separate_tracks
+
+        with Interruption() as interruption, _progress_bar(sum(track.length_s for track in tracks)) as bar:
+            report = _reporter(bar, interruption)
+            for result in separate_tracks(tracks, load, config, plan, FLAGS.jobs, report):
+                if isinstance(result, Failure):
+                    failures.append(result)
+                else:
+                    tqdm.write(_describe(result))  # print would break the progress bar
     for failure in failures:
         print(f"{program()}: {failure.reason}", file=sys.stderr)
     if failures and n_inputs > 1:
@@ -133,17 +162,43 @@ def _separate_files(paths: list[str], run_config, instruments: tuple[str, ...], 
     return 1 if failures else 0
 
 
-def _separate_held_out(run_config: config.Config, load, outputs) -> int:
-    from sourcesep.separate import separate_pieces
+def _separate_held_out(config: Config, load: Callable[[], Separator], plan: FilePlan) -> int:
+    from sourcesep.evaluate.quick_scores import score_held_out
+    from sourcesep.separate.inputs import play_held_out
+    from sourcesep.separate.separate_one import separate_one
+    from sourcesep.sources import open_source
 
+    source = open_source(config)
     separator = load()
-    print(_described(separate_pieces.separate_held_out(separator, run_config, FLAGS.output_dir, outputs)))
-    print(f"median SDR over held-out pieces: {listed(separate_pieces.score_held_out(separator, run_config))}")
+    song = play_held_out(source, config, separator.stem_names)
+    with Interruption() as interruption, _progress_bar(song.n_samples / song.sample_rate) as bar:
+        track = pathlib.Path(song.name).stem
+        result = separate_one(separator, song, plan, track, _reporter(bar, interruption), config.blind)
+    print(_describe(result))
+    print(f"median SDR over held-out songs: {list_scores(score_held_out(separator, source, config))}")
     return 0
 
 
-def _described(result) -> str:
+def _progress_bar(total_s: float) -> tqdm:
+    from tqdm import tqdm
+
+    columns = "{desc} {percentage:3.0f}% |{bar}| {n:.0f}/{total:.0f} s of audio [{elapsed}<{remaining}, {rate_fmt}]"
+    return tqdm(total=total_s, unit="s", desc="separating", bar_format=columns, dynamic_ncols=True, leave=False)
+
+
+def _reporter(bar: tqdm, interruption: Interruption) -> Callable[[float], None]:
+    """Returns a function that moves the bar on by seconds of audio, and ends the work after Ctrl-C."""
+
+    def report(seconds: float) -> None:
+        bar.update(seconds)
+        if interruption.stop_requested:
+            raise KeyboardInterrupt
+
+    return report
+
+
+def _describe(result: Separated) -> str:
     lines = [f"{result.folder}: {', '.join(result.files)}", *(f"  {note}" for note in result.notes)]
     if result.sdr_db:
-        lines.append(f"SDR in dB (silence scores 0, higher is better): {listed(result.sdr_db)}")
+        lines.append(f"SDR in dB (silence scores 0, higher is better): {list_scores(result.sdr_db)}")
     return "\n".join(lines)

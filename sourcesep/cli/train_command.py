@@ -82,10 +82,10 @@ def _summarize(trained: Trained, run_config: config.Config) -> str:
         f"peak memory {trained.memory_mb:,.0f} MB."
     ]
     if trained.scores:
-        width = max(map(len, run_config.outputs))
+        width = max(map(len, run_config.stem_names))
         lines.append(f"held-out loss {trained.scores.loss:.5f}")
         lines.append(f"{'':{width}}  SDR, dB  level when silent, dBFS")
-        for name in run_config.outputs:
+        for name in run_config.stem_names:
             sdr = _figure(trained.scores.sdr_db.get(name), 7)
             residual = _figure(trained.scores.residual_dbfs.get(name), 23)
             lines.append(f"{name:{width}}  {sdr}  {residual}")

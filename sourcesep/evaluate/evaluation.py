@@ -6,7 +6,6 @@ would score. Every song is loaded, separated, scored and forgotten before the ne
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import importlib.metadata
 import json
@@ -143,7 +142,7 @@ def evaluate_run(
     def separator_of(present: tuple[str, ...]) -> Separator:
         return Separator.from_run(run_dir, present=present)
 
-    separator_of(() if config.conditioning == "none" else config.outputs)  # raises now, not after the first song
+    separator_of(() if config.conditioning == "none" else config.stem_names)  # raises now, not after the first song
 
     def separate(song: Song, advance: Callable[[float], None]) -> dict[str, np.ndarray]:
         estimates = {name: np.zeros_like(song.mixture) for name in song.references}
@@ -160,13 +159,13 @@ def evaluate_run(
                 advance(min(1.0, song.sample_rate / len(song.mixture)))
 
         stems = np.concatenate(list(separator.stream(blocks(), song.sample_rate)))
-        separated = {name: stems[:, :, i] for i, name in enumerate(separator.instruments)}
+        separated = {name: stems[:, :, i] for i, name in enumerate(separator.stem_names)}
         return {name: separated.get(name, silence) for name, silence in estimates.items()}
 
     return evaluate(
-        sources(config, config.outputs),
+        sources(config, config.stem_names),
         output_dir or RunDir(run_dir).path / "evaluation",
-        f"{pathlib.Path(run_dir).name}: {', '.join(config.outputs)}",
+        f"{pathlib.Path(run_dir).name}: {', '.join(config.stem_names)}",
         separate,
         config,
         with_museval,
@@ -335,7 +334,7 @@ def _circumstances(config: Config | None) -> dict[str, Any]:
         "date": time.strftime("%Y-%m-%d %H:%M:%S"),
         "command": " ".join([os.path.basename(sys.argv[0]), *sys.argv[1:]]),
         "seed": config.seed if config else None,
-        "config": dataclasses.asdict(config) if config else None,
+        "config": config.values() if config else None,
         "packages": {"python": platform.python_version(), **packages},
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "protocol": {

@@ -19,12 +19,12 @@ import soundfile
 import soxr
 
 from sourcesep import metrics
+from sourcesep.separate.stem_writer import MP3_RATES
 
 EXAMPLES = 3  # songs that can be heard, for each condition
 MAX_EXAMPLE_BYTES = 9_000_000  # after which no more songs are added
 CLIP_S = 8.0
 PEAK = 0.9  # of the loudest track of an example; all are scaled alike
-MP3_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
 PICTURE_WIDTH, PICTURE_HEIGHT = 320, 96
 PICTURE_LOWEST_HZ, PICTURE_RANGE_DB = 50.0, 70.0
 WORST_DB = -15.0  # scores below this are drawn at the left edge of the plot

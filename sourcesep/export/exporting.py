@@ -99,7 +99,7 @@ def describe(config: Config, field: ReceptiveField) -> dict:
     """What a program must know to use an exported model."""
     return {
         "model": config.model,
-        "instruments": config.outputs,
+        "instruments": config.stem_names,
         "sample_rate_hz": config.sample_rate,
         "receptive_field_samples": field._asdict(),
     }

@@ -1,1 +1,1 @@
-"""A recording and a model -> one file per stem."""
+"""Separates recordings: a recording and a model in, one sound file per stem out."""

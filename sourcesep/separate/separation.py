@@ -1,4 +1,4 @@
-"""Separator: array in, arrays out, window by window and in constant memory."""
+"""The Separator: splits arrays and streams of audio into stems, window by window and in constant memory."""
 
 from __future__ import annotations
 
@@ -16,12 +16,20 @@ from sourcesep.models.receptive_field import ReceptiveField, receptive_field
 from sourcesep.run_dir import PRETRAINED, RunDir
 from sourcesep.separate.tflite_model import TFLiteModel
 
-# Of the windows that the model sees. A receptive field of each is computed twice; longer ones only cost memory.
+# The default length of a window: 3 s, or 3 receptive fields if that is longer. Windows overlap by one receptive field,
+# so shorter ones waste computation, and longer ones only use more memory.
 WINDOW_S, WINDOW_FIELDS = 3.0, 3
+
+Forward = Callable[[np.ndarray], np.ndarray]  # float32 [batch, time, 1] to [batch, time, stem]
 
 
 class _Window(NamedTuple):
-    """What the model sees at once: samples [time, channel], and which part of its output is kept."""
+    """What the model is given at once, and what is kept of its output.
+
+    Attributes:
+        samples: float32 [time, channel].
+        first, last: the output from sample `first` up to sample `last` is kept.
+    """
 
     samples: np.ndarray
     first: int
@@ -31,44 +39,45 @@ class _Window(NamedTuple):
 class Separator:
     """Splits recordings into stems with a trained model.
 
-    Windows overlap by the receptive field, begin at multiples of the model's stride, and only the part of each that
-    does not feel its edges is kept: the result is that of one pass over the whole recording.
+    Windows overlap by the receptive field and begin at multiples of the model's stride, and only the part of each
+    output that its edges do not reach is kept: the result equals one pass over the whole recording.
 
     Args:
-        forward: from float32 [batch, time, 1] to [batch, time, instrument], for any batch up to `batch_windows` and
-            any time (or `fixed_samples`).
+        forward: from float32 [batch, time, 1] to [batch, time, stem], for any batch up to `batch_windows` and any time
+            (or `fixed_samples`).
         field: the receptive field of `forward`.
-        instruments: names of its outputs.
+        stem_names: names of its outputs.
         sample_rate: of its input, in Hz. Recordings at other rates are resampled to it and back.
-        window_s: length of the windows, in seconds; longer ones change nothing but speed, memory and latency. By
-            default 3 s, or three times the receptive field where that is more.
-        batch_windows: windows in one forward call, where each channel of a recording has windows of its own.
-        fixed_samples: the one length that `forward` takes, a multiple of the field's stride, where it takes no other;
-            then `window_s` says nothing. A recording that is shorter is followed by silence.
+        window_s: length of the windows, in seconds; it changes speed, memory and latency, but not the result. By
+            default 3 s, or three times the receptive field if that is more.
+        batch_windows: number of windows in one forward call; each channel of a recording has windows of its own.
+        fixed_samples: the only length that `forward` takes, a multiple of the field's stride; then `window_s` has no
+            effect. A shorter recording is followed by silence. None if it takes any length.
 
     Attributes:
-        window_samples: length of a window, of which `hop_samples` are new.
+        window_samples: length of a window.
+        hop_samples: how many samples of a window the windows before it did not keep.
 
     Raises InputError if the windows are not longer than the receptive field.
     """
 
     def __init__(
         self,
-        forward: Callable,
+        forward: Forward,
         field: ReceptiveField,
-        instruments: tuple[str, ...],
+        stem_names: tuple[str, ...],
         sample_rate: int,
         window_s: float | None = None,
         batch_windows: int = 1,
         fixed_samples: int | None = None,
     ):
-        self.instruments = tuple(instruments)
+        self.stem_names = tuple(stem_names)
         self.sample_rate = sample_rate
         self.field = field
         self.batch_windows = batch_windows
         self._forward = forward
         self._fixed_samples = fixed_samples
-        # Whole strides, so that every window begins at one.
+        # Rounded up to whole strides, so that every window begins at a multiple of the stride.
         self._before = -(-max(0, field.before) // field.stride) * field.stride
         self._after = -(-max(0, field.after) // field.stride) * field.stride
         context = self._before + self._after
@@ -88,19 +97,19 @@ class Separator:
         self.window_samples = context + self.hop_samples
         if fixed_samples is not None and fixed_samples != self.window_samples:
             raise InputError(
-                f"a window of {fixed_samples} samples is no multiple of the model's stride, {field.stride}"
+                f"a window of {fixed_samples} samples is not a multiple of the model's stride, {field.stride}"
             )
 
     @classmethod
     def from_model(
         cls,
         model: keras.Model,
-        instruments: tuple[str, ...],
+        stem_names: tuple[str, ...],
         sample_rate: int,
         window_s: float | None = None,
         batch_windows: int = 1,
     ) -> Separator:
-        """The separator of a model from [batch, time, 1] to [batch, time, instrument]."""
+        """Returns the separator of a model from [batch, time, 1] to [batch, time, stem]."""
         call = tf.function(
             lambda mixture: model(mixture, training=False),
             input_signature=[tf.TensorSpec([None, None, 1], tf.float32)],
@@ -112,7 +121,7 @@ class Separator:
             except tf.errors.ResourceExhaustedError:
                 raise InputError("out of memory: lower --window_s, --batch_windows or --jobs") from None
 
-        return cls(forward, receptive_field(model), instruments, sample_rate, window_s, batch_windows)
+        return cls(forward, receptive_field(model), stem_names, sample_rate, window_s, batch_windows)
 
     @classmethod
     def from_run(
@@ -122,28 +131,31 @@ class Separator:
         batch_windows: int = 1,
         present: tuple[str, ...] = (),
     ) -> Separator:
-        """The separator that a training run left.
+        """Returns the separator of a training run.
 
         Args:
             run_dir: folder of the run; by default the one that comes with the package.
             window_s, batch_windows: see the class.
-            present: stems to extract, which a model trained with --conditioning is told; empty for all.
+            present: stems to extract, for a model trained with --conditioning; empty for all.
 
-        Raises InputError if the run has no weights, or its model does not give or take what `present` names.
+        Raises InputError if the run has no weights, or its model cannot extract what `present` names.
         """
         run = RunDir(run_dir)
         config = run.config()
         model = run.model(present=present)
-        return cls.from_model(model, present or config.outputs, config.sample_rate, window_s, batch_windows)
+        return cls.from_model(model, present or config.stem_names, config.sample_rate, window_s, batch_windows)
 
     @classmethod
     def from_tflite(cls, path: str, batch_windows: int = 1) -> Separator:
-        """The separator of a TFLite file. Raises InputError if it is missing, damaged or none of export.py."""
+        """Returns the separator of a TFLite file that export.py wrote.
+
+        Raises InputError if the file is missing, damaged or not by export.py.
+        """
         model = TFLiteModel(path)
         return cls(
             model,
             model.field,
-            model.instruments,
+            model.stem_names,
             model.sample_rate,
             batch_windows=batch_windows,
             fixed_samples=model.window_samples,
@@ -151,14 +163,14 @@ class Separator:
 
     @property
     def latency_ms(self) -> float:
-        """How much `stream` takes in at most before it gives out what came first, in milliseconds.
+        """The most audio that `stream` reads before it yields the stems of its first sample, in milliseconds.
 
-        That is what the model looks ahead and the new part of the windows that are computed together:
-        1,000 (after + hop_samples * batch_windows) / sample_rate. Windows of a fixed length begin with a full one, so
-        that what the model looks back counts too. A recording at another rate than the model's adds what soxr holds
-        back: 20 ms each way between 44.1 and 48 kHz, up to 140 ms between 8 and 44.1 kHz. The time that the model
-        computes comes on top: it does window_samples / hop_samples times the work of one pass, so that short windows
-        answer sooner and cost more.
+        That is what the model needs to know of the future, and the new part of the windows that are computed together:
+        1,000 (after + hop_samples * batch_windows) / sample_rate. With windows of a fixed length, the first one has to
+        be full, so what the model needs to know of the past counts too. For a recording at another rate than the
+        model's, soxr holds back some audio as well: 20 ms each way between 44.1 and 48 kHz, up to 140 ms between 8 and
+        44.1 kHz. The time to compute is added to that. It is window_samples / hop_samples times the time of one pass
+        over the recording, so that short windows answer sooner and cost more.
         """
         ahead = self._after + self.hop_samples * self.batch_windows
         return 1_000 * (ahead + (self._before if self._fixed_samples else 0)) / self.sample_rate
@@ -167,37 +179,34 @@ class Separator:
         """Splits a recording.
 
         Args:
-            samples: floats, full scale at 1, [time] or [time, channel], each channel separated alone.
+            samples: floats with full scale at 1, [time] or [time, channel]. Each channel is separated by itself.
             sample_rate: of the samples, in Hz.
 
         Returns:
-            float32 stems by instrument name, each of the shape of `samples`.
+            float32 stems by name, each of the shape of `samples`.
 
-        Raises InputError for samples that are integers or no finite numbers.
+        Raises InputError if the samples are not finite floats.
         """
-        samples = np.asarray(samples)
-        if samples.dtype.kind != "f":
-            raise InputError(f"samples are {samples.dtype}; they must be floats with full scale at 1")
-        columns = samples[:, None] if samples.ndim == 1 else samples
+        columns = _check_samples(samples)
         blocks = list(self.stream([columns], sample_rate))
-        stems = np.concatenate(blocks) if blocks else np.zeros((*columns.shape, len(self.instruments)), np.float32)
-        return {name: stems[:, :, i].reshape(samples.shape) for i, name in enumerate(self.instruments)}
+        stems = np.concatenate(blocks) if blocks else np.zeros((*columns.shape, len(self.stem_names)), np.float32)
+        return {name: stems[:, :, i].reshape(np.shape(samples)) for i, name in enumerate(self.stem_names)}
 
     def stream(self, blocks: Iterable[np.ndarray], sample_rate: int) -> Iterator[np.ndarray]:
-        """Splits a recording that comes in blocks; all but the last `latency_ms` is out before the next is taken.
+        """Splits a recording that comes in blocks. Before it reads the next one, it is at most `latency_ms` behind.
 
         Args:
             blocks: float32 [time, channel], of any lengths.
             sample_rate: of the blocks, in Hz.
 
         Yields:
-            float32 [time, channel, instrument]; as many samples in all as came in, at the same rate.
+            float32 [time, channel, stem]; in all as many samples as the blocks have, at the same rate.
 
-        Raises InputError for samples that are no finite numbers, and if the model computes such.
+        Raises InputError if the samples, or what the model computes from them, are not finite numbers.
         """
         n_read = n_written = n_channels = 0
 
-        def counted():
+        def count() -> Iterator[np.ndarray]:
             nonlocal n_read, n_channels
             for block in blocks:
                 if not np.isfinite(block).all():
@@ -207,24 +216,24 @@ class Separator:
                 if len(block):
                     yield np.asarray(block, np.float32)
 
-        stems = self._stems(self._windows(audio.resample(counted(), sample_rate, self.sample_rate)))
-        columns = (
-            block.reshape(len(block), n_channels * len(self.instruments)) for block in stems
-        )  # to [time, channel * instrument]
+        stems = self._stems(self._windows(audio.resample(count(), sample_rate, self.sample_rate)))
+        n_stems = len(self.stem_names)
+        columns = (block.reshape(len(block), n_channels * n_stems) for block in stems)  # to [time, channel * stem]
         for block in audio.resample(columns, self.sample_rate, sample_rate):
             block = block[: n_read - n_written]
             n_written += len(block)
-            yield block.reshape(len(block), n_channels, len(self.instruments))
-        if n_written < n_read:  # resampling there and back may end a few samples early
-            yield np.zeros((n_read - n_written, n_channels, len(self.instruments)), np.float32)
+            yield block.reshape(len(block), n_channels, n_stems)
+        if n_written < n_read:  # resampling twice may end a few samples early
+            yield np.zeros((n_read - n_written, n_channels, n_stems), np.float32)
 
     def _windows(self, blocks: Iterable[np.ndarray]) -> Iterator[_Window]:
-        """Blocks [time, channel] at the model's rate -> windows whose kept parts follow each other without a gap.
+        """Cuts blocks [time, channel] at the model's rate into windows whose kept parts follow without a gap.
 
-        Each begins `before` ahead of the part that is kept, or at the first sample, and ends `after` behind it. So the
-        first ones are shorter, unless the length is fixed, and the last one is.
+        A window begins `before` samples ahead of the part that is kept, or at the first sample, and ends `after`
+        samples behind it. So the first windows are shorter, unless the length is fixed, and the last one is, too.
         """
-        held, n_held, begin, done = [], 0, 0, 0  # held begins at sample `begin`; up to sample `done` all is kept
+        held: list[np.ndarray] = []  # blocks that are still needed: n_held samples, from sample `begin` on
+        n_held = begin = done = 0  # output up to sample `done` is part of the windows so far
         start, end = 0, self._fixed_samples or self.hop_samples + self._after  # of the next window
         for block in blocks:
             held.append(block)
@@ -247,7 +256,7 @@ class Separator:
             yield _Window(np.concatenate(held)[start - begin :], done - start, total - start)
 
     def _stems(self, windows: Iterable[_Window]) -> Iterator[np.ndarray]:
-        """Windows -> the kept parts of the outputs, [time, channel, instrument]."""
+        """Yields the kept parts of the outputs for windows, [time, channel, stem]."""
         batch: list[_Window] = []
         for window in windows:
             length, n_channels = window.samples.shape
@@ -262,7 +271,7 @@ class Separator:
             yield from self._apply(batch)
 
     def _apply(self, batch: list[_Window]) -> Iterator[np.ndarray]:
-        """Windows of one length -> the kept parts of their outputs, each [time, channel, instrument]."""
+        """Yields the kept part of the output for each window, [time, channel, stem]; all are of one length."""
         rows = np.concatenate([window.samples.T for window in batch])  # [window * channel, time]
         if self._fixed_samples:
             rows = np.pad(rows, ((0, 0), (0, self._fixed_samples - rows.shape[1])))
@@ -278,5 +287,13 @@ class Separator:
             )
         n_channels = batch[0].samples.shape[1]
         for position, window in enumerate(batch):
-            of_window = outputs[position * n_channels : (position + 1) * n_channels]
+            of_window = outputs[position * n_channels : (position + 1) * n_channels]  # [channel, time, stem]
             yield of_window[:, window.first : window.last].transpose(1, 0, 2)
+
+
+def _check_samples(samples: np.ndarray) -> np.ndarray:
+    """Returns samples as [time, channel]. Raises InputError for arrays that `Separator.separate` cannot split."""
+    samples = np.asarray(samples)
+    if samples.dtype.kind != "f":
+        raise InputError(f"samples are {samples.dtype}; they must be floats with full scale at 1")
+    return samples[:, None] if samples.ndim == 1 else samples

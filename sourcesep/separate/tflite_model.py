@@ -1,4 +1,4 @@
-"""Runs a TFLite file of export.py."""
+"""Runs TFLite files written by export.py."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import json
 import pathlib
 import zipfile
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -13,28 +14,27 @@ import tensorflow as tf
 from data_gen import InputError
 from sourcesep.models.receptive_field import ReceptiveField
 
-DESCRIPTION = "sourcesep.json"  # file in the ZIP archive behind the flatbuffer
+DESCRIPTION = "sourcesep.json"  # name of the description in the ZIP archive that follows the flatbuffer
 
 
 class TFLiteModel:
-    """The model in a TFLite file of export.py.
+    """The model in a TFLite file.
 
-    Called with a mixture float32 [batch, time, 1] of at most `window_samples` it returns the stems, float32
-    [batch, time, instrument]. A shorter mixture is followed by silence.
+    Called with a mixture, float32 [batch, time, 1] of at most `window_samples`, it returns the stems, float32
+    [batch, time, stem]. A shorter mixture is followed by silence.
 
     Args:
         path: of the file.
-        n_threads: that compute. More than one are slower where other programs compute too, since each operation waits
-            for all of them.
+        n_threads: number of threads that compute. On a machine that is also busy with other programs, several are
+            slower than one, since each operation waits for all of them.
 
     Attributes:
-        instruments: names of the stems.
+        stem_names: names of the stems.
         sample_rate: in Hz.
         field: the receptive field.
-        window_samples: the length that the file computes at once.
+        window_samples: the length that the model computes at once.
 
-    Raises:
-        InputError: the file is missing, damaged or none of export.py.
+    Raises InputError if the file is missing, damaged or not written by export.py.
     """
 
     def __init__(self, path: str | pathlib.Path, n_threads: int = 1):
@@ -43,7 +43,7 @@ class TFLiteModel:
             with zipfile.ZipFile(path) as archive:
                 end = archive.getinfo(DESCRIPTION).header_offset
                 description = json.loads(archive.read(DESCRIPTION))
-            self.instruments = tuple(description["instruments"])
+            self.stem_names = tuple(description["instruments"])
             self.sample_rate = description["sample_rate_hz"]
             self.field = ReceptiveField(**description["receptive_field_samples"])
             self.window_samples = description["window_samples"]
@@ -51,7 +51,7 @@ class TFLiteModel:
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from None
         except (zipfile.BadZipFile, KeyError, ValueError, TypeError):
-            raise InputError(f"{path}: no TFLite file of export.py, or cut short; export the run again") from None
+            raise InputError(f"{path}: not a TFLite file written by export.py, or cut; export the run again") from None
         if hashlib.sha256(data[:end]).hexdigest() != checksum:
             raise InputError(f"{path}: damaged (its checksum is wrong); export the run again")
         self._interpreter = _interpreter_class()(model_content=data[:end], num_threads=n_threads)
@@ -60,10 +60,10 @@ class TFLiteModel:
         self._output = self._interpreter.get_output_details()[0]["index"]
 
     def __call__(self, mixture: np.ndarray) -> np.ndarray:
-        """[batch, time, 1] -> [batch, time, instrument]."""
+        """Returns the stems, [batch, time, stem], of a mixture [batch, time, 1]."""
         n_samples = mixture.shape[1]
         padded = np.pad(mixture, ((0, 0), (0, self.window_samples - n_samples), (0, 0)))
-        stems = np.empty((len(mixture), n_samples, len(self.instruments)), np.float32)
+        stems = np.empty((len(mixture), n_samples, len(self.stem_names)), np.float32)
         for position in range(len(mixture)):
             self._interpreter.set_tensor(self._input, padded[position : position + 1])
             self._interpreter.invoke()
@@ -71,8 +71,8 @@ class TFLiteModel:
         return stems
 
 
-def _interpreter_class():
-    """LiteRT's interpreter where it is installed, else the one that TensorFlow still has."""
+def _interpreter_class() -> Any:
+    """Returns LiteRT's interpreter if it is installed, else TensorFlow's, which newer versions no longer have."""
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError:

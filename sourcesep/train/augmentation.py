@@ -32,10 +32,13 @@ def augment(dataset: tf.data.Dataset, remix: float, drop: float, seed: int) -> t
 
 def _apply(dataset: tf.data.Dataset, augmentation: Augmentation, probability: float, seed: int) -> tf.data.Dataset:
     """Applies one augmentation to each batch, with two random numbers as its seed."""
+
+    def change_batch(batch: tuple, drawn: tf.Tensor) -> tuple:
+        mixture, stems, *rest = batch
+        return (*augmentation(mixture, stems, probability, drawn), *rest)
+
     seeds = tf.data.Dataset.random(seed=seed).batch(2)
-    return tf.data.Dataset.zip((dataset, seeds)).map(
-        lambda batch, drawn: (*augmentation(*batch[:2], probability, drawn), *batch[2:])
-    )
+    return tf.data.Dataset.zip((dataset, seeds)).map(change_batch)
 
 
 def remix_stems(

@@ -27,7 +27,7 @@ def add_conditions(dataset: tf.data.Dataset, config: Config) -> tf.data.Dataset:
         return (mixture, tf.cast(is_present, tf.float32)), stems, *rest
 
     def draw_stem(mixture: tf.Tensor, stems: tf.Tensor, *rest: Any) -> tuple:
-        drawn = tf.random.uniform([tf.shape(stems)[0]], 0, len(config.outputs), tf.int32, seed=config.seed)
+        drawn = tf.random.uniform([tf.shape(stems)[0]], 0, len(config.stem_names), tf.int32, seed=config.seed)
         return (mixture, drawn), tf.gather(stems, drawn, axis=2, batch_dims=1)[:, :, None], *rest
 
     return dataset.map(add_presences if config.conditioning == "binary" else draw_stem)

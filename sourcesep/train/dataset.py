@@ -46,7 +46,7 @@ def make_batches(
         dataset = make_dataset(
             visits,
             time_samples=visits.workers.chunker.time_samples,
-            n_targets=len(config.outputs),
+            n_targets=len(config.stem_names),
             reuse=reuse,
             pool_chunks=pool_chunks or config.pool_chunks,
             batch_size=config.batch_size,

@@ -11,7 +11,7 @@ from data_gen import InputError
 from data_gen.workers import Visits
 from sourcesep import sources
 from sourcesep.config import Config
-from sourcesep.models import plain
+from sourcesep.models import unconditioned
 from sourcesep.models.receptive_field import receptive_field
 from sourcesep.train.dataset import VisitRecorder, make_batches
 from sourcesep.train.devices import dtype_policy, make_strategy, peak_memory_mb
@@ -45,7 +45,7 @@ class DryRun(NamedTuple):
 
 def dry_run(config: Config, workers: Visits | None = None) -> DryRun:
     """Builds everything, makes a few steps and discards the model. Arguments and errors are those of `train`."""
-    loss_function = make_loss(config.loss, len(config.model_outputs), config.chunk_samples)
+    loss_function = make_loss(config.loss)
     strategy = make_strategy(config)
     with strategy.scope():
         stepper = make_stepper(config, loss_function)
@@ -65,7 +65,7 @@ def dry_run(config: Config, workers: Visits | None = None) -> DryRun:
             durations_s.append(time.monotonic() - began_s)
     return DryRun(
         parameters=stepper.model.count_params(),
-        receptive_field_ms=1_000 * receptive_field(plain(stepper.model, config)).samples / config.sample_rate,
+        receptive_field_ms=1_000 * receptive_field(unconditioned(stepper.model, config)).samples / config.sample_rate,
         first_step_s=durations_s[0],
         step_s=min(durations_s[1:]),
         memory_mb=peak_memory_mb(),

@@ -17,7 +17,7 @@ from sourcesep import sources
 from sourcesep.cluster import is_cluster, machine_number
 from sourcesep.config import Config
 from sourcesep.interruption import Interruption
-from sourcesep.models import build, copy_weights, plain
+from sourcesep.models import build, copy_weights, unconditioned
 from sourcesep.models.receptive_field import receptive_field
 from sourcesep.run_dir import PRETRAINED, RunDir
 from sourcesep.train.checkpoints import State
@@ -110,11 +110,11 @@ class Trainer:
         self._is_chief = machine_number(config) == 0
         self._run_dir = RunDir(run_dir)
 
-        self._loss_function = make_loss(config.loss, len(config.model_outputs), config.chunk_samples)
+        self._loss_function = make_loss(config.loss)
         self._strategy = make_strategy(config)
         with self._strategy.scope():
             self._stepper = make_stepper(config, self._loss_function)
-        self._separating_model = plain(self._stepper.model, config)
+        self._separating_model = unconditioned(self._stepper.model, config)
 
         # The variables of the state belong to this machine and are not distributed.
         self._state = State(self._run_dir.checkpoints, self._stepper.model, self._stepper.optimizer)
@@ -176,7 +176,7 @@ class Trainer:
                 waited_s = self._clock() - step_began_s
 
                 inputs, stems, visit_numbers = batch
-                stop_requested = interruption.asked or self._out_of_patience
+                stop_requested = interruption.stop_requested or self._out_of_patience
                 outcome = self._stepper.step(inputs, stems, self._progress(), stop_requested)
                 if not outcome.taken:
                     self._report_skipped(outcome, visit_numbers)
@@ -219,7 +219,7 @@ class Trainer:
     def _validate(self) -> None:
         """Scores the model on held-out excerpts, and keeps its weights if they are the best so far."""
         if self._excerpts is None:
-            self._excerpts = Excerpts(self._workers.chunker.source, self._config.other, self._config.outputs)
+            self._excerpts = Excerpts(self._workers.chunker.source, self._config.other, self._config.stem_names)
         with self._stepper.averaged():
             self._scores, estimates = self._excerpts.score(self._separating_model, self._loss_function)
             self._excerpts.show(self._scores, estimates, self._state.step)
@@ -277,7 +277,7 @@ class Trainer:
         if self._stepper.guard.smoothed is not None:
             facts += [f"loss {self._stepper.guard.smoothed:.5f}", f"waits {self._reuse.wait_share:.0%}"]
         bar.set_postfix_str(", ".join(facts), refresh=False)
-        bar.update(min(self._state.trained_s, bar.total) - bar.n if self._config.minutes else 1)
+        bar.update(min(self._state.trained_s, 60 * self._config.minutes) - bar.n if self._config.minutes else 1)
 
     def _write_scalars(self, outcome: Outcome) -> None:
         """Writes a point of each of TensorBoard's curves."""
@@ -293,18 +293,12 @@ class Trainer:
 def make_stepper(config: Config, loss_function: Loss) -> Stepper:
     """Builds the model of a Config and what trains it, in the scope of the current tf.distribute strategy.
 
-    Raises InputError for a model whose receptive field is not known: it could not be used to separate in windows.
+    Raises InputError for a model whose receptive field is not known: it could not separate recordings in windows.
     """
     keras.utils.set_random_seed(config.seed)
     policy = dtype_policy(config.mixed_precision)
     model = build(config, policy)
-    try:
-        receptive_field(plain(model, config))
-    except NotImplementedError as error:
-        raise InputError(
-            f"--model={config.model}: {error}; recordings are separated in windows, for which the receptive field must "
-            "be known: replace that layer"
-        ) from error
+    receptive_field(unconditioned(model, config))  # raises InputError for a model that cannot separate in windows
     logging.info("%s: %d parameters, %s", config.model, model.count_params(), policy)
     return Stepper(model, loss_function, config)
 

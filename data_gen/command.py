@@ -1,0 +1,24 @@
+"""What all commands do with an InputError: one line on standard error, and exit status 1."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+from data_gen import InputError
+
+
+def exit_status(command: Callable[[list[str]], int | None], arguments: list[str]) -> int:
+    """Calls a command with its arguments; returns its exit status, which is 1 after an InputError."""
+    try:
+        return command(arguments) or 0
+    except InputError as error:
+        print(f"{program()}: {error}", file=sys.stderr)
+        return 1
+
+
+def program() -> str:
+    """Returns the name of the running command: separate.py, or sourcesep.plots for `python -m sourcesep.plots`."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return spec.name.removesuffix(".__main__") if spec else os.path.basename(sys.argv[0])
