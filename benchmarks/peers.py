@@ -162,7 +162,7 @@ def main(_) -> None:
     options = flags.FLAGS
     config = Config.from_flags()
     run_dir = pathlib.Path(options.run_dir)
-    RunDir(run_dir).create(config)
+    RunDir(run_dir).create_or_resume(config)
     model = train(options.peer, config, run_dir)
     held_out = scored.rendered(
         config, config.targets, options.test_midi_dir, options.test_soundfonts, options.pieces, options.seconds

@@ -22,7 +22,7 @@ def test_the_defaults_are_the_published_experiment():
     assert (config.sample_rate, config.chunk_samples, config.context_samples) == (44_100, 4_410, 0)
     network = config.network
     assert (network.stacks, network.blocks, network.filters, network.head_filters) == (4, 10, 128, (512, 256))
-    assert (config.batch_size, config.learning_rate, config.steps, config.loss) == (12, 1e-4, 1_500, "mae")
+    assert (config.batch_size, config.learning_rate, config.max_steps, config.loss) == (12, 1e-4, 1_500, "mae")
     assert config.targets == config.instruments == ("drums", "piano", "strings", "bass")
 
 

@@ -394,7 +394,7 @@ def test_a_soundfont_that_is_missing_is_named_before_anything_is_scored(config):
 def test_a_conditioned_model_is_told_what_each_song_holds(tmp_path, config):
     config = dataclasses.replace(config, conditioning="binary")
     folder = RunDir(tmp_path / "run")
-    folder.create(config)
+    folder.create_or_resume(config)
     folder.save_weights(build(config))
     bass = noise()
     one = Song(RATE, bass, {"drums": 0 * bass, "bass": bass})

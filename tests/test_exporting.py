@@ -33,7 +33,7 @@ def make_run(config, path):
     for variable in model.trainable_variables:
         variable.assign(variable.numpy() + 0.1 * rng.standard_normal(variable.shape))
     run = RunDir(path)
-    run.create(config)
+    run.create_or_resume(config)
     run.save_weights(model)
     return run
 
