@@ -1,13 +1,14 @@
 # make train   sets everything up, trains the quickstart model and separates a piece with it
 # make test    sets everything up and runs the tests
 # make test-latest   does so with the newest TensorFlow, for the tests that touch it most
-# make bench   measures, and writes benchmarks/README.md; TORCH=PYTHON names an environment with PyTorch to compare with
+# make bench MIDI_DIR=FOLDER   runs the benchmarks on a folder of MIDI files, and writes benchmarks/README.md; add
+#              TORCH=PYTHON, the Python of an environment with PyTorch, to compare with it
 PYTHON ?= python3
 VENV ?= .venv
 EXTRAS ?= io,dev
 TESTS ?=
 RUN ?= runs/quickstart
-MIDI_DIR ?= ../shared/midi
+MIDI_DIR ?=
 TORCH ?=
 
 .PHONY: train test test-latest lint bench
@@ -26,8 +27,9 @@ test-latest:
 		TESTS="tests/test_exporting.py tests/test_serving.py tests/test_models.py tests/test_separation.py tests/test_training.py \
 		tests/test_pretrained.py"
 
-# Needs the fluidsynth program (the judge of fidelity) and a folder of MIDI files.
+# Needs the program fluidsynth, with which the rendering is compared.
 bench: $(VENV)/installed
+	@test -n "$(MIDI_DIR)" || { echo "make bench needs a folder of MIDI files: make bench MIDI_DIR=FOLDER"; exit 1; }
 	$(VENV)/bin/python -m benchmarks --midi_dir=$(MIDI_DIR) --torch_python=$(TORCH)
 
 lint: $(VENV)/installed

@@ -1,7 +1,7 @@
-"""From visits to batches: `python -m benchmarks.pipeline`. Prints Markdown.
+"""Measures the way from visits to batches: `python -m benchmarks.pipeline`. Prints Markdown.
 
-What tf.data adds to the workers, what --reuse=auto gains while training waits for data, how long a start takes, and
-whether memory stays flat.
+The measurements are the cost of tf.data, the gain of --reuse=auto while training waits for data, the time to the first
+batch, and the memory of a worker over many visits.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -22,8 +24,9 @@ import numpy as np
 from absl import app, flags
 from tqdm import tqdm
 
+from benchmarks.machine import ROOT
 from data_gen import corpus, midi
-from data_gen.chunks import Chunker
+from data_gen.chunks import Chunker, Visit
 from data_gen.instruments import parse_instruments
 from data_gen.played import PlayedStems
 from data_gen.synth import default_soundfont
@@ -34,14 +37,17 @@ RATE, CHUNK, BATCH = 44_100, 4_410, 12
 
 
 def chunker(midi_dir: str | None = None) -> Chunker:
-    """Chunks as in the published experiment."""
+    """Returns the chunker of the published experiment."""
     pieces = corpus.open_corpus(flags.FLAGS.midi_dir if midi_dir is None else midi_dir, INSTRUMENTS, "all", 0)
     source = PlayedStems(pieces, INSTRUMENTS, (default_soundfont(),), RATE)
     return Chunker(source, "train", source.names, CHUNK)
 
 
-def batches_of(visits, reuse: int = 1):
-    """(iterator of batches, the reuse variable). TensorFlow is imported here: worker processes import this module."""
+def batches_of(visits: Iterable[Visit], reuse: int = 1) -> tuple[Iterator, Any]:
+    """Returns (iterator of batches, the reuse variable).
+
+    TensorFlow is imported here, since worker processes import this module.
+    """
     import tensorflow as tf
 
     from sourcesep.train.dataset import make_dataset
@@ -51,7 +57,7 @@ def batches_of(visits, reuse: int = 1):
 
 
 def rate_of_workers(n_workers: int, seconds: float) -> float:
-    """Chunks per second straight from the processes."""
+    """Measures chunks per second directly from the worker processes."""
     with Workers(chunker(), n_workers) as workers:
         next(workers)
         began_s, n_chunks = time.monotonic(), 0
@@ -61,7 +67,7 @@ def rate_of_workers(n_workers: int, seconds: float) -> float:
 
 
 def rate_of_dataset(n_workers: int, seconds: float) -> float:
-    """Chunks per second out of tf.data, after the pool is full."""
+    """Measures chunks per second from tf.data, after the pool is full."""
     with Workers(chunker(), n_workers) as workers:
         batches, _ = batches_of(workers)
         for _ in range(10):
@@ -73,9 +79,13 @@ def rate_of_dataset(n_workers: int, seconds: float) -> float:
 
 
 def training(mode: str, step_s: float, seconds: float, per_visit_s: float) -> tuple[float, int]:
-    """(steps per second, reuse at the end) of a trainer that takes `step_s` a step, with a renderer slowed down."""
+    """Measures a trainer that takes `step_s` per step, with workers that are slowed down by `per_visit_s` per visit.
 
-    def slowed(workers):
+    Returns:
+        (steps per second, reuse at the end)
+    """
+
+    def slow_down(workers: Workers) -> Iterator[Visit]:
         for visit in workers:
             time.sleep(per_visit_s)
             yield visit
@@ -83,7 +93,7 @@ def training(mode: str, step_s: float, seconds: float, per_visit_s: float) -> tu
     with Workers(chunker(), 1) as workers:
         from sourcesep.train.dataset import ReuseController
 
-        batches, reuse = batches_of(slowed(workers))
+        batches, reuse = batches_of(slow_down(workers))
         controller = ReuseController(reuse, mode)
         next(batches)
         steps, rate_from = 0, time.monotonic() + seconds / 2
@@ -98,10 +108,12 @@ def training(mode: str, step_s: float, seconds: float, per_visit_s: float) -> tu
 
 
 def seconds_to_first_batch(midi_dir: str, cache: str) -> float:
-    """From the start of a new process to its first batch: imports, index, SoundFont, workers and pool."""
-    command = [sys.executable, __file__, f"--first_batch={midi_dir or 'composed'}"]
+    """Measures a new process from its start to its first batch: imports, index, SoundFont, workers and pool."""
+    command = [sys.executable, "-m", "benchmarks.pipeline", f"--first_batch={midi_dir or 'composed'}"]
     began_s = time.time()
-    child = subprocess.run(command, env={**os.environ, "XDG_CACHE_HOME": cache}, stdout=subprocess.PIPE, check=True)
+    child = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "XDG_CACHE_HOME": cache}, stdout=subprocess.PIPE, check=True
+    )
     return float(child.stdout) - began_s
 
 
@@ -126,7 +138,7 @@ def write_midi(piece: midi.Piece, path: pathlib.Path) -> None:
 
 
 def memory_mb(pid: int) -> float:
-    """Resident memory of a process."""
+    """Returns the resident memory of a process, in MiB."""
     pages = int(pathlib.Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
@@ -138,11 +150,11 @@ def write_song(job: tuple[int, str]) -> None:
 
 
 def main(_) -> None:
-    """Measures and prints."""
+    """Measures and prints the results."""
     if flags.FLAGS.first_batch:
         folder = flags.FLAGS.first_batch.replace("composed", "")
         with Workers(chunker(folder), max(1, (os.cpu_count() or 2) - 1)) as workers:
-            workers.start()  # as train.py does, before TensorFlow is imported
+            workers.start()  # before TensorFlow is imported, as in train.py
             next(batches_of(workers)[0])
             print(time.time())
         return
@@ -154,22 +166,22 @@ def main(_) -> None:
         with concurrent.futures.ProcessPoolExecutor() as executor:
             jobs = ((index, str(songs)) for index in range(n_files))
             list(tqdm(executor.map(write_song, jobs, chunksize=20), total=n_files, desc="writing MIDI"))
-        seconds_to_first_batch(
-            "", folder
-        )  # matplotlib, which Keras imports, makes its font cache in a new cache folder
+        seconds_to_first_batch("", folder)  # not counted: matplotlib writes its font cache into the new cache folder
         print("| from the start of a process, imports included | seconds to the first batch |\n|---|---|")
         print(f"| composed pieces | {seconds_to_first_batch('', folder):.1f} |")
         for state in ("read for the first time", "indexed"):
             print(f"| {n_files} MIDI files, {state} | {seconds_to_first_batch(str(songs), folder):.1f} |")
     began_s = time.perf_counter()
     subprocess.run([sys.executable, "-c", "import tensorflow"], check=True, stderr=subprocess.DEVNULL)
-    print(f"| `import tensorflow` alone | {time.perf_counter() - began_s:.1f} |\n")
+    print(f"| only `import tensorflow` | {time.perf_counter() - began_s:.1f} |\n")
 
     print("| two worker processes | chunks of 100 ms per second |\n|---|---|")
-    rates = [(rate_of_workers(2, 10.0), rate_of_dataset(2, 10.0)) for _ in range(3)]  # in turn, since speeds drift
+    rates = [
+        (rate_of_workers(2, 10.0), rate_of_dataset(2, 10.0)) for _ in range(3)
+    ]  # alternating, since the speed of the machine drifts
     straight, through = np.median(rates, axis=0)
-    print(f"| straight from the workers | {straight:.0f} |")
-    print(f"| out of tf.data, pool and batches included | {through:.0f} ({through / straight:.0%}) |\n")
+    print(f"| directly from the workers | {straight:.0f} |")
+    print(f"| from tf.data, with pool and batches | {through:.0f} ({through / straight:.0%}) |\n")
 
     print("| trainer of 50 steps per second, renderer slowed to 300 chunks per second | steps per second | reuse |")
     print("|---|---|---|")
@@ -193,8 +205,10 @@ def main(_) -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("midi_dir", "", "Folder of MIDI files for the chunks; empty for composed pieces.")
-    flags.DEFINE_integer("files", 10_000, "MIDI files in the folder whose start is timed; 0 leaves it out.")
-    flags.DEFINE_integer("renders", 10_000, "Visits over which a worker's memory is watched.")
-    flags.DEFINE_string("first_batch", None, "Internal: times the first batch of this folder, and stops.")
+    flags.DEFINE_string("midi_dir", "", "Folder of MIDI files; empty for composed pieces.")
+    flags.DEFINE_integer(
+        "files", 10_000, "Number of MIDI files in the folder for which the time to the first batch is measured."
+    )
+    flags.DEFINE_integer("renders", 10_000, "Number of visits over which a worker's memory is measured.")
+    flags.DEFINE_string("first_batch", None, "Internal: prints the time of the first batch of this folder, and ends.")
     app.run(main)
