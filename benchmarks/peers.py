@@ -164,7 +164,7 @@ def main(_) -> None:
     options = flags.FLAGS
     config = Config.from_flags()
     run_dir = pathlib.Path(options.run_dir)
-    RunDir(run_dir).create(config)
+    RunDir(run_dir).create_or_resume(config)
     model = train(options.peer, config, run_dir)
     songs = list_held_out(config, options.test_midi_dir, options.test_soundfonts, options.pieces, options.seconds)
     separate = separate_with(model, config)

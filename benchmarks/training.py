@@ -45,9 +45,9 @@ def tensorflow_step(dtype: str) -> float:
 
     from sourcesep.config import Config
     from sourcesep.train.losses import make_loss
-    from sourcesep.train.training import _make_stepper
+    from sourcesep.train.training import make_stepper
 
-    stepper = _make_stepper(Config(mixed_precision=dtype), make_loss("mae"))
+    stepper = make_stepper(Config(mixed_precision=dtype), make_loss("mae"))
     rng = np.random.default_rng(0)
     stems = 0.1 * rng.standard_normal((BATCH, TIME, TARGETS)).astype(np.float32)
     mixture = stems.sum(axis=2, keepdims=True)
@@ -107,9 +107,9 @@ def profile(dtype: str) -> dict[str, float]:
 
     from sourcesep.config import Config
     from sourcesep.train.losses import make_loss
-    from sourcesep.train.training import _make_stepper
+    from sourcesep.train.training import make_stepper
 
-    stepper = _make_stepper(Config(mixed_precision=dtype), make_loss("mae"))
+    stepper = make_stepper(Config(mixed_precision=dtype), make_loss("mae"))
     mixture = np.zeros((BATCH, TIME, 1), np.float32)
     stems = np.zeros((BATCH, TIME, TARGETS), np.float32)
     stepper.step(mixture, stems)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -20,6 +21,8 @@ from data_gen.variation import Variation
 from sourcesep.loss_terms import TERMS, check_loss, describe_terms, parse_loss
 from sourcesep.models import MODELS, make_settings, models_with, settings_class, takes_condition
 from sourcesep.settings import as_flag, check_limits, define_flag, from_flag, setting, setting_fields
+
+STEPS = 1_500  # training steps of the original report
 
 
 def _conditioned_models() -> list[str]:
@@ -176,8 +179,8 @@ class Config:
     learning_rate: float = setting(1e-4, "Learning rate of Adam.", minimum=0.0, may_change=True)
     schedule: str = setting(
         "constant",
-        "How the learning rate changes over the run: constant; cosine, a rise over the first twentieth of the steps, "
-        "then a fall to zero along half a cosine.",
+        "Learning rate over the training: constant, or cosine, which rises from zero during the first twentieth of the "
+        "steps or minutes and then falls to zero along half a cosine.",
         choices=("constant", "cosine"),
     )
     weight_decay: float = setting(
@@ -201,10 +204,17 @@ class Config:
         alias="average_weights",
     )
     steps: int = setting(
-        1_500,
-        "Number of training steps, including those before a resume; 0 is a dry run, which tries everything once and "
-        "prints what to expect.",
-        minimum=0,
+        -1,
+        f"Number of training steps, including those before a resume; -1 for {STEPS:,}, or as many as --minutes allows; "
+        "0 is a dry run, which makes a few steps, writes nothing and prints what to expect.",
+        minimum=-1,
+        may_change=True,
+    )
+    minutes: float = setting(
+        0.0,
+        "Minutes of training, including those before a resume, after which training ends even if --steps are not "
+        "reached; the last validation is not counted. 0 sets no limit.",
+        minimum=0.0,
         may_change=True,
     )
     validate_every: int = setting(
@@ -354,6 +364,12 @@ class Config:
     def context_samples(self) -> int:
         """Length of the context on each side of a chunk, in samples."""
         return round(self.sample_rate * self.context_ms / 1_000)
+
+    @property
+    def max_steps(self) -> float:
+        """Number of steps after which training ends, with the default resolved; infinite if only time bounds it."""
+        default = math.inf if self.minutes else STEPS
+        return default if self.steps < 0 else self.steps
 
     @property
     def n_workers(self) -> int:

@@ -45,6 +45,6 @@ def make_run(config, path: pathlib.Path) -> RunDir:
     for variable in model.trainable_variables:
         variable.assign(variable.numpy() + 0.1 * rng.standard_normal(variable.shape))
     run_dir = RunDir(path)
-    run_dir.create(config)
+    run_dir.create_or_resume(config)
     run_dir.save_weights(model)
     return run_dir

@@ -116,7 +116,7 @@ def test_the_receptive_field_is_the_widest_that_impulses_show(variant, monkeypat
 
 def test_separation_window_by_window_is_one_pass_over_the_whole(variant, tmp_path):
     run = RunDir(tmp_path)
-    run.create(variant)
+    run.create_or_resume(variant)
     model = build(variant)
     scatter_weights(model)
     run.save_weights(model)
@@ -132,7 +132,7 @@ def test_separation_window_by_window_is_one_pass_over_the_whole(variant, tmp_pat
 
 def test_save_and_load_give_the_same_output(variant, tmp_path):
     run = RunDir(tmp_path)
-    run.create(variant)
+    run.create_or_resume(variant)
     model = build(variant)
     scatter_weights(model)
     run.save_weights(model)
@@ -202,7 +202,7 @@ def test_weights_saved_under_tensorflow_give_the_same_output_under_jax(config, t
     for name, changes in VARIANTS.items():
         variant = change(config, **{**TINY, **changes})
         run = RunDir(tmp_path / name)
-        run.create(variant)
+        run.create_or_resume(variant)
         model = build(variant)
         scatter_weights(model)
         run.save_weights(model)

@@ -23,7 +23,7 @@ def packed(config, tmp_path):
     """(the model, the run directory of its packed weights)."""
     model = build(config)
     run = RunDir(tmp_path / "run")
-    run.create(config)
+    run.create_or_resume(config)
     model.save_weights(tmp_path / "model.weights.h5")
     pack_weights(tmp_path / "model.weights.h5", run.weights)
     return model, run
