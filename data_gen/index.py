@@ -39,7 +39,7 @@ class Entry:
 
     Attributes:
         path: relative to the folder.
-        size, mtime_ns: size in bytes and time of change of the file when it was read; the entry is stale if they differ.
+        size, mtime_ns: size in bytes and time of change when the file was read; the entry is stale if they differ.
         error: why the file cannot be used, or "".
         digest: hash of the file, under which its events are stored.
         duration_s: in seconds.

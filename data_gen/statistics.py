@@ -59,7 +59,7 @@ def propose(pieces: np.ndarray, note_seconds: np.ndarray, n: int = N_CANDIDATES)
 def plot(
     picture: str, names: Sequence[str], pieces: np.ndarray, note_seconds: np.ndarray, together: np.ndarray
 ) -> None:
-    """Writes a picture: pieces and hours of notes per instrument, and the share of its pieces that hold each other one."""
+    """Draws pieces and hours of notes per instrument, and the share of its pieces that hold each other one."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -93,7 +93,7 @@ class Synthesizer:
             self._fluid.settings_setint(self._settings, name, int(active))
 
     def _renew(self, effects: Sequence[Effects]) -> None:
-        """Replaces the FluidSynth instance, which takes half a millisecond, and moves the loaded SoundFont to the new one.
+        """Replaces the FluidSynth instance, in half a millisecond, and moves the loaded SoundFont to the new one.
 
         `fluid_synth_system_reset` would keep the last gain of each voice, and ramp from it into the next note that the
         voice plays: a render would depend on those before it.
@@ -114,7 +114,7 @@ class Synthesizer:
                 fluid.cc(synth, channel, _CHORUS_SEND, effect.chorus_send)
 
     def _preset(self, position: int, bank: int, program: int) -> tuple[int, int]:
-        """Returns the (bank, program) that plays a note: as written, or else the General MIDI fallback of the instrument."""
+        """Returns the (bank, program) that plays a note: as written, or the instrument's General MIDI fallback."""
         key = (position, bank, program)
         if key not in self._presets:
             instrument = self.instruments[position]
