@@ -213,7 +213,7 @@ class Config:
     minutes: float = setting(
         0.0,
         "Minutes of training, including those before a resume, after which training ends even if --steps are not "
-        "reached; the last validation is not counted. 0 sets no limit.",
+        "reached; the first step, which compiles, and the last validation are not counted. 0 sets no limit.",
         minimum=0.0,
         may_change=True,
     )
