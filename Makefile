@@ -38,6 +38,7 @@ bench: $(VENV)/installed
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
 
 # The virtual environment, and the FluidSynth library that pyfluidsynth looks for.
 $(VENV)/installed: setup.py
