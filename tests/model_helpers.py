@@ -16,12 +16,14 @@ def scatter_weights(model, seed=0):
         variable.assign(rng.standard_normal(variable.shape) / np.sqrt(fan_in))
 
 
-def measured_field(model, field):
+def measured_field(model, field, rounding=0.0):
     """Returns how far before and after an output sample an impulse on top of noise changes it: (before, after).
 
     Args:
         model: from [batch, time, 1] to [batch, time, stem]; its weights are overwritten.
         field: the ReceptiveField to check; it only says where to look and how far.
+        rounding: changes up to this do not count. For most models none is needed: outside the field the same operations
+            give the same bits.
     """
     start = -(-max(0, field.before) // field.stride) * field.stride
     positions = range(start, start + field.stride)  # within a stride the field differs
@@ -34,6 +36,6 @@ def measured_field(model, field):
         outputs = model(inputs, training=False).numpy()
         for at in positions:
             changes = np.abs(outputs[:-1, at] - outputs[-1, at]).max(axis=1)
-            changed = np.flatnonzero(changes)  # outside the field the same operations give the same bits
+            changed = np.flatnonzero(changes > rounding)
             before, after = max(before, at - changed[0]), max(after, changed[-1] - at)
     return before, after
