@@ -7,7 +7,7 @@ import pytest
 import soundfile
 import tensorflow as tf
 from conftest import TINY, change
-from test_models import noise, scatter_weights
+from model_helpers import noise, scatter_weights
 
 from data_gen import InputError
 from sourcesep import sources
