@@ -14,7 +14,6 @@ import numpy as np
 
 from data_gen import InputError
 
-OTHER = "other"  # name of the stem of all instruments that are not targets
 DRUM_BANK = 128  # SoundFont bank of percussion presets
 
 

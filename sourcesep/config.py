@@ -15,7 +15,8 @@ from typing import Any
 from absl import flags
 
 from data_gen import InputError
-from data_gen.instruments import CANDIDATES, OTHER, Instrument, name_of, parse_instruments
+from data_gen.instruments import CANDIDATES, name_of
+from data_gen.stems import OTHER
 from data_gen.variation import Variation
 from sourcesep.loss_terms import TERMS, check_loss, describe_terms, parse_loss
 from sourcesep.models import MODELS, make_settings, models_with, settings_class, takes_condition
@@ -323,11 +324,6 @@ class Config:
     def instrument_names(self) -> tuple[str, ...]:
         """Names of the instruments that sound in the mixture."""
         return tuple(name_of(text) for text in self.instruments)
-
-    @property
-    def parsed_instruments(self) -> tuple[Instrument, ...]:
-        """The instruments that sound in the mixture, with their programs. Raises InputError if one has none."""
-        return parse_instruments(self.instruments)
 
     @property
     def stem_names(self) -> tuple[str, ...]:

@@ -18,9 +18,10 @@ from absl import logging
 
 from data_gen import InputError
 from data_gen.corpus import Corpus, MidiCorpus
-from data_gen.instruments import OTHER, parse_instruments
+from data_gen.instruments import parse_instruments
 from data_gen.played import PlayedStems
 from data_gen.songs import SAME_SONG
+from data_gen.stems import OTHER
 from sourcesep.config import Config
 from sourcesep.evaluate import recordings
 from sourcesep.separate.inputs import PlayedSong
