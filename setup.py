@@ -48,7 +48,7 @@ setuptools.setup(
         "pyfluidsynth>=1.3,!=1.3.5,!=1.3.6",  # those two want pyaudio, which has to be compiled
         "pyyaml",
         "scipy",
-        "setuptools<81",  # tensorboard imports pkg_resources, which Python 3.12 and setuptools 81 came without
+        "setuptools<82",  # for pkg_resources, which tensorboard imports: Python 3.12 and setuptools 82 come without it
         "soundfile>=0.12",
         "soxr>=0.5",
         "tensorboard",

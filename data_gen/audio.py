@@ -236,6 +236,11 @@ def open_audio(path: str | os.PathLike[str]) -> Recording:
     return Recording(path)
 
 
+def encode_path(path: str | os.PathLike[str]) -> str | bytes:
+    """Returns a path as soundfile takes it, also one that is not text."""
+    return os.fsencode(path) if os.name == "posix" else os.fspath(path)
+
+
 def measure(path: str | os.PathLike[str]) -> Measures:
     """Returns what a file holds; it is decoded to its end where its header cannot be relied on.
 
@@ -303,8 +308,7 @@ class _PlainPart:
                 section = Section(open(path, "rb"), *part)  # noqa: SIM115
                 self.file = soundfile.SoundFile(io.BufferedReader(section, _BUFFER_BYTES))
             else:
-                # As bytes, since the name may not be text.
-                self.file = soundfile.SoundFile(os.fsencode(path) if os.name == "posix" else os.fspath(path))
+                self.file = soundfile.SoundFile(encode_path(path))
         except soundfile.LibsndfileError as error:
             raise InputError(f"{path}: not a sound file that can be read ({error.error_string})") from None
         except TypeError:  # what soundfile raises for a .raw file, which does not state its sample rate

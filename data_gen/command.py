@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -11,6 +12,9 @@ from data_gen import InputError
 
 def exit_status(command: Callable[[list[str]], int | None], arguments: list[str]) -> int:
     """Calls a command with its arguments; returns its exit status, which is 1 after an InputError."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files and symbols that the terminal does not have
+            stream.reconfigure(errors="backslashreplace")
     try:
         return command(arguments) or 0
     except InputError as error:

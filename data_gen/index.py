@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -22,10 +23,11 @@ from typing import Any
 
 import numpy as np
 import platformdirs
+from absl import logging
 from tqdm import tqdm
 
 from data_gen import InputError, midi
-from data_gen.files import replacing, write_atomically
+from data_gen.files import replacing, walk, write_atomically
 from data_gen.instruments import DRUM_BANK, Instrument
 from data_gen.songs import music_signature, name_songs
 
@@ -35,17 +37,17 @@ MIN_FILES_FOR_PROCESSES = 50  # below it, starting processes takes longer than r
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """What the index knows of one file.
+    """What the index holds about one file.
 
     Attributes:
         path: relative to the folder.
-        size, mtime_ns: of the file when it was read; the entry is stale when they differ.
+        size, mtime_ns: size in bytes and time of change when the file was read; the entry is stale if they differ.
         error: why the file cannot be used, or "".
-        digest: hash of the file, names the stored events.
+        digest: hash of the file, under which its events are stored.
         duration_s: in seconds.
         notes: "bank:program" with bank 0, or 128 for drums -> number of notes and their summed length in seconds.
-        signature: what the music is made of, independent of key and tempo; equal entries at equal places mean likeness.
-        song: the signature's owner: files of the same music share it.
+        signature: from `songs.music_signature`; the share of equal entries measures how alike two files are.
+        song: number of the song; files of the same music share it.
     """
 
     path: str
@@ -59,15 +61,15 @@ class Entry:
     song: int = 0
 
     def holds(self, instrument: Instrument) -> bool:
-        """Whether any note belongs to the instrument."""
+        """Returns whether any note belongs to the instrument."""
         return any(instrument.plays(*map(int, key.split(":"))) for key in self.notes)
 
 
 def scan(midi_dir: str, progress: bool = True) -> list[Entry]:
-    """Reads a folder of MIDI files, recursively, or what has changed in it since the last time.
+    """Reads a folder of MIDI files recursively; files that have not changed since the last time come from the cache.
 
     Returns:
-        One Entry a file, sorted by path.
+        One Entry per file, sorted by path.
 
     Raises:
         InputError: the folder is missing or holds no file named *.mid, *.midi, *.kar or *.rmi.
@@ -76,7 +78,7 @@ def scan(midi_dir: str, progress: bool = True) -> list[Entry]:
     if not root.is_dir():
         raise InputError(f"--midi_dir={midi_dir}: no such folder")
     found = {}
-    for folder, _, files in os.walk(root, followlinks=True):
+    for folder, _, files in walk(root):
         for file in files:
             if file.lower().endswith(midi.SUFFIXES):
                 path = os.path.join(folder, file)
@@ -88,7 +90,7 @@ def scan(midi_dir: str, progress: bool = True) -> list[Entry]:
     if not found:
         raise InputError(f"--midi_dir={midi_dir}: holds no MIDI file (*.mid, *.midi, *.kar, *.rmi)")
 
-    index_path = _cache_dir() / f"index-{hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]}.json"
+    index_path = cache_dir() / f"index-{hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]}.json"
     known = {entry.path: entry for entry in _read_index(index_path)}
     fresh = {path: e for path, e in known.items() if found.get(path) == (e.size, e.mtime_ns)}
     todo = sorted(set(found) - set(fresh))
@@ -99,13 +101,13 @@ def scan(midi_dir: str, progress: bool = True) -> list[Entry]:
         songs = name_songs([entry.signature for entry in readable], [entry.song for entry in readable])
         fresh.update({entry.path: dataclasses.replace(entry, song=song) for entry, song in zip(readable, songs)})
         entries = [fresh[path] for path in sorted(fresh)]
-        write_atomically(index_path, json.dumps([INDEX_VERSION, [dataclasses.astuple(e) for e in entries]]).encode())
+        _write_index(index_path, entries)
         return entries
     return [fresh[path] for path in sorted(fresh)]
 
 
 def _examine_all(root: pathlib.Path, paths: list[str], found: dict, progress: bool) -> Iterable[Entry]:
-    """Reads many files, on all cores when they are many."""
+    """Reads files, on all cores if there are many."""
     jobs = [(str(root / path), path, *found[path]) for path in paths]
     bar = functools.partial(tqdm, total=len(jobs), desc="reading MIDI", unit="file", disable=not progress)
     if len(jobs) < MIN_FILES_FOR_PROCESSES:
@@ -117,7 +119,7 @@ def _examine_all(root: pathlib.Path, paths: list[str], found: dict, progress: bo
 
 
 def _examine(job: tuple[str, str, int, int]) -> Entry:
-    """Reads one file, stores its events, and says what is in it."""
+    """Reads one file, stores its events and returns its Entry."""
     full_path, path, size, mtime_ns = job
     try:
         data = pathlib.Path(full_path).read_bytes()
@@ -146,13 +148,23 @@ def _examine(job: tuple[str, str, int, int]) -> Entry:
     )
 
 
-def _cache_dir() -> pathlib.Path:
-    path = pathlib.Path(platformdirs.user_cache_dir("sourcesep", appauthor=False))
+def cache_dir() -> pathlib.Path:
+    """Returns the folder of the cache, which may not be there and may not be writable."""
+    return pathlib.Path(platformdirs.user_cache_dir("sourcesep", appauthor=False))
+
+
+def _write_index(path: pathlib.Path, entries: list[Entry]) -> None:
+    """Writes the index, which only saves time: an error is logged."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps([INDEX_VERSION, [dataclasses.astuple(entry) for entry in entries]]).encode())
     except OSError as error:
-        raise InputError(f"{path}: cannot keep the MIDI index there ({error.strerror}); set XDG_CACHE_HOME") from None
-    return path
+        logging.warning(
+            "%s: cannot be written to (%s), so MIDI files are read again each time; make room, change its permissions, "
+            "or set XDG_CACHE_HOME",
+            path.parent,
+            error.strerror,
+        )
 
 
 def _read_index(path: pathlib.Path) -> list[Entry]:
@@ -160,7 +172,7 @@ def _read_index(path: pathlib.Path) -> list[Entry]:
         version, rows = json.loads(path.read_text())
         return [_entry(*row) for row in rows] if version == INDEX_VERSION else []
     except (OSError, ValueError, TypeError, AttributeError):
-        return []  # missing, of another version, or damaged: the scan makes it anew
+        return []  # missing, of another version, or damaged: the folder is read again
 
 
 def _entry(*values: Any) -> Entry:
@@ -171,15 +183,16 @@ def _entry(*values: Any) -> Entry:
 
 
 def _piece_path(digest: str) -> pathlib.Path:
-    return _cache_dir() / f"events-{INDEX_VERSION}" / digest[:2] / f"{digest}.npz"
+    return cache_dir() / f"events-{INDEX_VERSION}" / digest[:2] / f"{digest}.npz"
 
 
 def _store(digest: str, piece: midi.Piece) -> None:
     path = _piece_path(digest)
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as partial:
-            np.savez_compressed(partial, events=piece.events)
+    with contextlib.suppress(OSError):  # `scan` says when the cache cannot be written to
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as partial:
+                np.savez_compressed(partial, events=piece.events)
 
 
 @functools.lru_cache(maxsize=256)

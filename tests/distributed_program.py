@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from sourcesep.config import Config
 from sourcesep.models import wavenet
-from sourcesep.train import training
+from sourcesep.train import devices, training
 from sourcesep.train.losses import make_loss
 
 CONFIG = Config(
@@ -34,9 +34,9 @@ def main(output, n_shares, share, name):
         cpu = tf.config.list_physical_devices("CPU")[0]
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * n_shares)
     config = dataclasses.replace(CONFIG, strategy=name)
-    strategy = training.make_strategy(config)
+    strategy = devices.make_strategy(config)
     with strategy.scope():
-        stepper = training._make_stepper(config, make_loss("mae"))
+        stepper = training.make_stepper(config, make_loss("mae"))
     rng = np.random.default_rng(0)
     losses = []
     for step in range(N_STEPS):

@@ -9,6 +9,7 @@ import soundfile
 import soxr
 
 from data_gen import InputError, audio
+from data_gen.files import short_name
 from sourcesep.separate.stem_writer import Encoding, StemWriter
 
 EVERY = [
@@ -173,8 +174,8 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
 
 
 def test_partial_files_that_a_kill_left_are_overwritten(encoding, tmp_path):
-    for name in (".x.y.partial", ".x.y.float.partial"):
-        (tmp_path / name).write_bytes(b"half" * 100_000)
+    for suffix in ("partial", "float"):
+        (tmp_path / f".{short_name('x.y')}.{suffix}").write_bytes(b"half" * 100_000)
     write([tmp_path / "x.y"], noise(100, 1, 1), 8_000, encoding)
     assert [path.name for path in tmp_path.iterdir()] == ["x.y"]
     assert len(read(tmp_path / "x.y")) == 100

@@ -30,7 +30,7 @@ RATE = 8_000
 def run_dir(config, tmp_path):
     """A run whose model was not trained."""
     run = RunDir(tmp_path / "run")
-    run.create(config)
+    run.create_or_resume(config)
     run.save_weights(build(config))
     return str(run.path)
 

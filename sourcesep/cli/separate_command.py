@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import pathlib
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -166,13 +165,14 @@ def _separate_held_out(config: Config, load: Callable[[], Separator], plan: File
     from sourcesep.evaluate.quick_scores import score_held_out
     from sourcesep.separate.inputs import play_held_out
     from sourcesep.separate.separate_one import separate_one
+    from sourcesep.separate.tracks import name_track
     from sourcesep.sources import open_source
 
     source = open_source(config)
     separator = load()
     song = play_held_out(source, config, separator.stem_names)
     with Interruption() as interruption, _progress_bar([song.n_samples / song.sample_rate]) as bar:
-        track = pathlib.Path(song.name).stem
+        track = name_track(song.name)
         result = separate_one(separator, song, plan, track, _reporter(bar, interruption), config.blind)
     print(_describe(result))
     print(f"median SDR over held-out songs: {list_scores(score_held_out(separator, source, config))}")
