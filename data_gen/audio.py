@@ -107,7 +107,7 @@ class Recording:
 
     def seek(self, sample: int) -> bool:
         """Moves to a sample, if the file is one in which this is exact; returns whether it is."""
-        if self.is_exact and isinstance(self._part, _PlainPart):
+        if self.is_exact and isinstance(self._part, _PlainPart) and self._part.file.seekable():
             self._part.file.seek(min(sample, self._part.file.frames))
             return True
         return False
@@ -268,19 +268,21 @@ def read_part(path: str | os.PathLike[str], begin: int, end: int) -> np.ndarray:
 
 
 def read_blocks(file: soundfile.SoundFile, path: str | os.PathLike[str] = "") -> Iterator[np.ndarray]:
-    """Yields the rest of a file that libsndfile reads, from where it stands, as float32 [time, channel].
+    """Yields the rest of a file that libsndfile reads as float32 [time, channel].
 
     Raises InputError, which names `path`, if it cannot be decoded to its end.
     """
     block_samples = max(1, min(BLOCK_SAMPLES, file.samplerate))
+    n_read = 0  # counted here, since there are files (GSM) of which libsndfile cannot tell the position
     while True:
-        start_s = file.tell() / file.samplerate
         try:
             block = file.read(block_samples, dtype="float32", always_2d=True)
         except soundfile.LibsndfileError as error:
+            start_s = n_read / file.samplerate
             raise InputError(f"{path}: damaged or cut off after {start_s:.1f} s ({error.error_string})") from None
         if not len(block):
             return
+        n_read += len(block)
         yield block
 
 

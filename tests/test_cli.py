@@ -57,7 +57,6 @@ def test_separate_writes_the_stems_of_a_sound_file(trained, tmp_path):
 
 TERMINALS = {
     "ascii": {"PYTHONIOENCODING": "ascii"},
-    "latin-1": {"PYTHONIOENCODING": "latin-1"},
     "C": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
     "utf-8": {"PYTHONIOENCODING": "utf-8"},
 }

@@ -215,7 +215,7 @@ def test_a_streamed_flac_file_is_read_and_measured(tmp_path):
 
 
 @needs_ffmpeg
-@pytest.mark.parametrize("extension", ["flac", "mp3", "ogg", "wv", "aac"])
+@pytest.mark.parametrize("extension", ["flac", "mp3", "ogg", "aac"])
 def test_damage_in_the_middle_costs_only_the_damaged_part_and_is_told(extension, tmp_path):
     path = tmp_path / f"song.{extension}"
     ffmpeg("-f", "lavfi", "-i", "anoisesrc=d=20:r=44100:a=0.3", path)
@@ -223,11 +223,7 @@ def test_damage_in_the_middle_costs_only_the_damaged_part_and_is_told(extension,
     middle = len(data) // 2
     data[middle : middle + 20_000] = np.random.default_rng(0).integers(0, 256, 20_000, dtype=np.uint8).tobytes()
     path.write_bytes(data)
-    try:
-        samples, notes = read(path)
-    except InputError as error:
-        assert extension == "wv" and "not finite" in str(error)
-        return
+    samples, notes = read(path)
     assert 15 < len(samples) / 44_100 < 20.5
     if extension != "aac":  # whose header states no length
         assert any("its header states" in note or "damaged" in note for note in notes)
@@ -249,6 +245,7 @@ def test_damage_in_the_middle_costs_only_the_damaged_part_and_is_told(extension,
         ("coded.caf", ("-c:a", "alac")),
         ("mp3.wav", ("-c:a", "libmp3lame")),
         ("adpcm.wav", ("-c:a", "adpcm_ms")),
+        ("telephone.wav", ("-ar", 8_000, "-c:a", "pcm_mulaw")),
         ("six.wav", ("-ac", 6, "-c:a", "pcm_s24le")),
     ],
 )
@@ -259,6 +256,14 @@ def test_many_formats_are_read(name, options, tmp_path):
         assert abs(len(samples) / file.sample_rate - 3) < 0.15
         spectrum = np.abs(np.fft.rfft(samples[: 2 * file.sample_rate].sum(axis=1)))
         assert abs(int(spectrum.argmax()) - 880) < 3  # 440 Hz over two seconds
+
+
+def test_a_file_whose_position_libsndfile_cannot_tell_is_read_and_measured(tmp_path):
+    soundfile.write(tmp_path / "song.wav", noise(16_000, 1), RATE, subtype="GSM610")
+    samples, notes = read(tmp_path / "song.wav")
+    assert abs(len(samples) - 16_000) <= 320 and not notes
+    assert audio.measure(tmp_path / "song.wav").n_samples == len(samples)
+    np.testing.assert_array_equal(audio.read_part(tmp_path / "song.wav", 5_000, 9_000), samples[5_000:9_000])
 
 
 @needs_ffmpeg
