@@ -19,8 +19,9 @@ from typing import NamedTuple
 import numpy as np
 
 from data_gen import InputError
+from data_gen.channels import DRUM_CHANNEL, SUSTAIN
 from data_gen.instruments import DRUM_BANK, Instrument
-from data_gen.midi import BEND, CONTROL, DRUM_CHANNEL, NOTE_OFF, NOTE_ON, SUSTAIN, Piece, make_piece
+from data_gen.midi import BEND, CONTROL, NOTE_OFF, NOTE_ON, Piece, make_piece
 from data_gen.repertoire import (
     BASS_FIGURES,
     CELLS,

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from data_gen import midi
+from data_gen.instruments import DRUM_BANK
 
 VALIDATION_SHARE, TEST_SHARE = 0.1, 0.1
 NGRAM = 6  # intervals in a row that make a feature of a song's music
@@ -36,7 +37,7 @@ def music_signature(piece: midi.Piece) -> tuple[int, ...]:
         line = line[np.lexsort((line["number"], line["time_s"].round(3)))]
         is_top = np.append(np.diff(line["time_s"].round(3)) > 0, True)
         pitches = line["number"][is_top].astype(np.int16)
-        steps = pitches if channel == midi.DRUM_CHANNEL else np.diff(pitches)
+        steps = pitches if (line["bank"] == DRUM_BANK).any() else np.diff(pitches)
         if len(steps) < NGRAM:  # a short line is one feature
             features.add(zlib.crc32(steps.tobytes()))
             continue
