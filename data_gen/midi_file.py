@@ -73,10 +73,10 @@ def parse(data: bytes, name: str) -> MidiFile:
     tracks: list[list[Message]] = []
     repairs: list[str] = []
     n_messages = 0
-    for begin, end in _track_chunks(data, start + 8 + header_bytes):
+    for begin, end, is_cut in _track_chunks(data, start + 8 + header_bytes):
         if len(tracks) == MAX_TRACKS:
             raise InputError(f"{name}: more than {MAX_TRACKS} tracks, more than a song needs")
-        track, n_clipped, fault = _parse_track(data[begin:end], MAX_MESSAGES + 1 - n_messages)
+        track, n_clipped, fault = _parse_track(data[begin:end], is_cut, MAX_MESSAGES + 1 - n_messages)
         tracks.append(track)
         n_messages += len(track)
         if n_messages > MAX_MESSAGES:
@@ -90,8 +90,10 @@ def parse(data: bytes, name: str) -> MidiFile:
     return MidiFile(ticks_per_beat, tracks, repairs)
 
 
-def _track_chunks(data: bytes, position: int) -> list[tuple[int, int]]:
-    """Finds where the data of each track begins and ends, whatever the lengths and the count in the file say.
+def _track_chunks(data: bytes, position: int) -> list[tuple[int, int, bool]]:
+    """Finds the data of each track, whatever the lengths and the count in the file say.
+
+    Returns (begin, end, whether the file ends before the length of the track is reached) for each.
 
     A length is believed if another chunk or the end of the file follows there, else the track reaches to the next
     chunk named MTrk. Chunks of other names are skipped, as RP-001 demands.
@@ -100,12 +102,12 @@ def _track_chunks(data: bytes, position: int) -> list[tuple[int, int]]:
     while (position := _chunk_start(data, position)) >= 0:
         begin = position + 8
         end = begin + int.from_bytes(data[position + 4 : begin], "big")
-        is_track = data[position : position + 4] == b"MTrk"
+        is_track, is_cut = data[position : position + 4] == b"MTrk", end > len(data)
         if end != len(data) and not _is_chunk(data, end):
             following = data.find(b"MTrk", begin)
             end = following if following >= 0 else len(data)
         if is_track:
-            chunks.append((begin, end))
+            chunks.append((begin, end, is_cut))
         position = end
     return chunks
 
@@ -124,8 +126,8 @@ def _chunk_start(data: bytes, position: int) -> int:
     return start if 0 <= start <= len(data) - 8 else -1
 
 
-def _parse_track(track: bytes, most: int) -> tuple[list[Message], int, tuple[int, str] | None]:
-    """Reads the data of a track, at most `most` messages of it.
+def _parse_track(track: bytes, is_cut: bool, most: int) -> tuple[list[Message], int, tuple[int, str] | None]:
+    """Reads the data of a track, at most `most` messages of it; `is_cut` says that the file ends before the track does.
 
     Returns:
         the messages; how many data bytes were above 127 and are clipped; (byte, what is wrong) if the
@@ -187,7 +189,7 @@ def _parse_track(track: bytes, most: int) -> tuple[list[Message], int, tuple[int
         return messages, n_clipped, (begin, "ends too early")
     except ValueError as error:
         return messages, n_clipped, (begin, str(error))
-    return messages, n_clipped, None
+    return messages, n_clipped, (length, "ends too early") if is_cut else None
 
 
 def _variable_length(track: bytes, position: int) -> tuple[int, int]:
