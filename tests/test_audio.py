@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
+from helpers import noise
 
 from data_gen import InputError, audio
 from sourcesep.separate.stem_writer import Encoding, StemWriter
@@ -23,10 +24,6 @@ ENCODINGS = {f"{encoding.format}-{encoding.subtype}": encoding for encoding in E
 @pytest.fixture(params=ENCODINGS)
 def encoding(request):
     return ENCODINGS[request.param]
-
-
-def noise(*shape, seed=0):
-    return (0.1 * np.random.default_rng(seed).standard_normal(shape)).astype(np.float32)
 
 
 def tones(length, rate, *frequencies):

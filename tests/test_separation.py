@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import change
+from helpers import noise
 
 from data_gen import InputError
 from sourcesep.models import build
@@ -47,10 +48,6 @@ def field(model):
 @pytest.fixture
 def separator(forward, field, config):
     return Separator(forward, field, config.targets, RATE, window_s=0.05)
-
-
-def noise(*shape):
-    return (0.1 * np.random.default_rng(1).standard_normal(shape)).astype(np.float32)
 
 
 def one_pass(model, samples):
