@@ -138,7 +138,7 @@ def test_a_wav_file_over_4_gib_is_an_rf64_file(tmp_path):
 
 @contextlib.contextmanager
 def largest_file(n_bytes):
-    """What a full disk does, to this process alone."""
+    """Does what a full disk does, to this process only."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
     try:
