@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import multiprocessing
 import os
 import pathlib
 import subprocess
@@ -53,7 +54,16 @@ def batches_of(visits: Iterable[Visit], reuse: int = 1) -> tuple[Iterator, Any]:
     from sourcesep.train.dataset import make_dataset
 
     variable = tf.Variable(reuse, dtype=tf.int64)
-    return iter(make_dataset(visits, CHUNK, len(INSTRUMENTS), variable, 1_000, BATCH, 0)), variable
+    dataset = make_dataset(
+        visits,
+        time_samples=CHUNK,
+        n_targets=len(INSTRUMENTS),
+        reuse=variable,
+        pool_chunks=1_000,
+        batch_size=BATCH,
+        seed=0,
+    )
+    return iter(dataset), variable
 
 
 def rate_of_workers(n_workers: int, seconds: float) -> float:
@@ -193,12 +203,12 @@ def main(_) -> None:
 
     with Workers(dataclasses.replace(chunker(), chunks_per_song=10), 1) as workers:  # many short renders
         next(workers)
-        (pid,) = workers._executor._processes
+        (process,) = multiprocessing.active_children()
         marks = {}
         for index in range(flags.FLAGS.renders + 1):
             next(workers)
             if index in (0, flags.FLAGS.renders // 4, flags.FLAGS.renders // 2, flags.FLAGS.renders):
-                marks[index] = memory_mb(pid)
+                marks[index] = memory_mb(process.pid)
     soundfont_mb = os.path.getsize(default_soundfont()) / 2**20
     print(f"Memory of a worker after N visits (its SoundFont has {soundfont_mb:.0f} MB): ", end="")
     print(", ".join(f"{index}: {mb:.0f} MB" for index, mb in marks.items()))

@@ -16,7 +16,7 @@ from data_gen.index import Entry, scan
 from data_gen.instruments import CANDIDATES, Instrument, parse_instruments
 
 N_CANDIDATES = 10
-GROUPS: tuple[Instrument, ...] = (  # General MIDI's families, split where a family mixes unlike instruments
+GROUPS: tuple[Instrument, ...] = (  # the families of General MIDI, split where one mixes instruments that differ
     *CANDIDATES.values(),
     *parse_instruments(
         "mallets:8-15 organ:16-20 accordion:21-23 solo_strings:40-44 pizzicato:45 harp:46 timpani:47 choir:52-54 "
@@ -26,7 +26,7 @@ GROUPS: tuple[Instrument, ...] = (  # General MIDI's families, split where a fam
 
 
 def count(entries: Sequence[Entry], groups: Sequence[Instrument]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Counts instruments over a corpus, each song once.
+    """Counts instruments over a folder, each song once.
 
     Returns:
         pieces: [instrument], number of songs that hold it.
@@ -45,9 +45,9 @@ def count(entries: Sequence[Entry], groups: Sequence[Instrument]) -> tuple[np.nd
 
 
 def propose(pieces: np.ndarray, note_seconds: np.ndarray, n: int = N_CANDIDATES) -> list[int]:
-    """Positions of the `n` instruments to separate: the most frequent ones, among those that are not mere accents.
+    """Returns the positions of the `n` most frequent instruments, without those that are mere accents.
 
-    An accent sounds for less than a tenth as long per piece as the median instrument does (orchestra hits, effects).
+    An accent (orchestra hits, effects) sounds for less than a tenth as long per piece as the median instrument.
     """
     per_piece_s = note_seconds / np.maximum(pieces, 1)
     floor_s = 0.1 * np.median(per_piece_s[pieces > 0]) if pieces.any() else 0.0
@@ -58,7 +58,7 @@ def propose(pieces: np.ndarray, note_seconds: np.ndarray, n: int = N_CANDIDATES)
 def plot(
     picture: str, names: Sequence[str], pieces: np.ndarray, note_seconds: np.ndarray, together: np.ndarray
 ) -> None:
-    """Writes a PNG: pieces and hours of notes per instrument, and which share of each one's pieces hold the others."""
+    """Draws pieces and hours of notes per instrument, and the share of its pieces that hold each other one."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -9,18 +9,18 @@ import dataclasses
 import json
 import math
 import os
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from absl import flags
 
 from data_gen import InputError
-from data_gen.instruments import CANDIDATES, OTHER, Instrument, choose, parse_instruments
+from data_gen.instruments import CANDIDATES, name_of
+from data_gen.stems import OTHER
 from data_gen.variation import Variation
 from sourcesep.loss_terms import TERMS, check_loss, describe_terms, parse_loss
 from sourcesep.models import MODELS, make_settings, models_with, settings_class, takes_condition
-from sourcesep.settings import as_flag, check_limits, define_flag, from_flag, setting, setting_fields
+from sourcesep.models.settings import as_flag, check_limits, define_flag, from_flag, setting, setting_fields
 
 STEPS = 1_500  # training steps of the original report
 
@@ -81,7 +81,7 @@ class Config:
         minimum=0.0,
         maximum=60_000.0,
     )
-    chunks_per_piece: int = setting(50, "Largest number of chunks cut from a piece at each visit to it.", minimum=1)
+    chunks_per_piece: int = setting(50, "Largest number of chunks cut from a song at each visit to it.", minimum=1)
     keep_silent: float = setting(
         0.1, "Share of the chunks with a silent mixture that is kept, 0 to 1.", minimum=0.0, maximum=1.0
     )
@@ -90,7 +90,7 @@ class Config:
     )
     vary_gain_db: float = setting(
         3.0,
-        "Largest change of the level of a stem, up or down, in dB; drawn for each stem at each visit to a piece.",
+        "Largest change of the level of a stem, up or down, in dB; drawn for each stem at each visit to a song.",
         minimum=0.0,
         maximum=40.0,
     )
@@ -213,13 +213,13 @@ class Config:
     minutes: float = setting(
         0.0,
         "Minutes of training, including those before a resume, after which training ends even if --steps are not "
-        "reached; the last validation is not counted. 0 sets no limit.",
+        "reached; the first step, which compiles, and the last validation are not counted. 0 sets no limit.",
         minimum=0.0,
         may_change=True,
     )
     validate_every: int = setting(
         500,
-        "Number of steps between validations, each of which scores the model on held-out pieces; the best weights are "
+        "Number of steps between validations, each of which scores the model on held-out songs; the best weights are "
         "kept. 0 disables validation and keeps the last weights.",
         minimum=0,
         may_change=True,
@@ -242,7 +242,7 @@ class Config:
         "Run directory to copy initial weights from, for every layer with the same name and shapes; pretrained copies "
         "them from the model in the package.",
     )
-    seed: int = setting(0, "Seed of all random numbers: pieces, chunks, initial weights.", minimum=0)
+    seed: int = setting(0, "Seed of all random numbers: songs, chunks, initial weights.", minimum=0)
     mixed_precision: str = setting(
         "auto",
         "Number format of the layers in training; auto is bfloat16 if the processor or GPU supports it, else float32.",
@@ -269,11 +269,6 @@ class Config:
         if not names:
             raise InputError("--instruments: name at least one instrument")
         for name in names:
-            if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII):
-                raise InputError(
-                    f"--instruments: {name!r} is not a name; begin with a letter and use letters, digits and _ only, "
-                    "since it names files and stems"
-                )
             if names.count(name) > 1:
                 raise InputError(f"--instruments: {name!r} is named twice")
         for target in self.targets:
@@ -328,17 +323,7 @@ class Config:
     @property
     def instrument_names(self) -> tuple[str, ...]:
         """Names of the instruments that sound in the mixture."""
-        return tuple(text.partition(":")[0].strip() for text in self.instruments)
-
-    @property
-    def parsed_instruments(self) -> tuple[Instrument, ...]:
-        """The instruments that sound in the mixture, with their programs. Raises InputError if one has none."""
-        return parse_instruments(self.instruments)
-
-    @property
-    def parsed_targets(self) -> tuple[Instrument, ...]:
-        """The instruments that the model separates, with their programs. Raises InputError like parsed_instruments."""
-        return choose(self.parsed_instruments, self.targets)
+        return tuple(name_of(text) for text in self.instruments)
 
     @property
     def stem_names(self) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from data_gen import InputError
 from data_gen.files import replacing, write_atomically
 from sourcesep.config import Config
 from sourcesep.models import build, unconditioned
-from sourcesep.settings import as_flag
+from sourcesep.models.settings import as_flag
 
 if TYPE_CHECKING:
     import keras

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import ROOT, TINY, as_flags, change
+from model_helpers import measured_field, noise, scatter_weights
 
 from sourcesep.config import Config
 from sourcesep.export.exporting import export
@@ -48,18 +49,6 @@ def make(**values):
     return Config.from_values(values)
 
 
-def noise(*shape, scale=0.1):
-    return (scale * np.random.default_rng(0).standard_normal(shape)).astype(np.float32)
-
-
-def scatter_weights(model, seed=0):
-    """Weights at which every path through the model counts: biases and what begins at zero included."""
-    rng = np.random.default_rng(seed)
-    for variable in model.trainable_variables:
-        fan_in = np.prod(variable.shape[:-1]) if len(variable.shape) > 1 else 4
-        variable.assign(rng.standard_normal(variable.shape) / np.sqrt(fan_in))
-
-
 def build_plain(config, seed=0):
     model = build(config)
     scatter_weights(model, seed)
@@ -88,30 +77,13 @@ def test_a_minute_comes_out_as_a_minute(variant):
     assert build_plain(variant)(mixture).shape == (1, 60 * RATE - 1, len(variant.stem_names))
 
 
-def measured_field(model, positions, length):
-    """How far from any of the output positions, before and after it, an impulse on top of noise is felt there."""
-    before = after = 0
-    inputs = np.repeat(noise(1, length, 1, scale=1.0), length + 1, axis=0)
-    inputs[np.arange(length), np.arange(length), 0] += 10.0  # the last row stays as it is
-    for seed in range(3):  # a ReLU may hide an impulse from some weights
-        scatter_weights(model, seed)
-        outputs = model(inputs, training=False).numpy()
-        for at in positions:
-            changes = np.abs(outputs[:-1, at] - outputs[-1, at]).max(axis=1)
-            felt = np.flatnonzero(changes)  # outside the field the same operations give the same bits
-            before, after = max(before, at - felt[0]), max(after, felt[-1] - at)
-    return before, after
-
-
 def test_the_receptive_field_is_the_widest_that_impulses_show(variant, monkeypatch):
     monkeypatch.setattr(constant_q, "LONGEST_MS", 8.0)  # as it is, the constant-Q bins would take minutes
     variant = change(variant, stacks=1, kernel_size=6)
     model = unconditioned(build(variant), variant)
     field = receptive_field(model)
     assert field.stride == {"tasnet": 4, "wave_u_net": 4}.get(variant.model, 1)
-    start = -(-field.before // field.stride) * field.stride
-    positions = range(start, start + field.stride)  # within a stride it differs
-    assert measured_field(model, positions, field.samples + 2 * field.stride) == (field.before, field.after)
+    assert measured_field(model, field) == (field.before, field.after)
 
 
 def test_separation_window_by_window_is_one_pass_over_the_whole(variant, tmp_path):
@@ -381,7 +353,7 @@ def test_upsampling_puts_the_mean_or_what_it_learned_between_two_samples():
 NEW_MODEL = """
 import dataclasses
 
-from sourcesep.settings import ModelSettings, setting
+from sourcesep.models.settings import ModelSettings, setting
 
 
 @dataclasses.dataclass(frozen=True)

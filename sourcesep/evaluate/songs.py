@@ -18,15 +18,15 @@ from absl import logging
 
 from data_gen import InputError
 from data_gen.corpus import Corpus, MidiCorpus
-from data_gen.instruments import OTHER, parse_instruments
+from data_gen.instruments import parse_instruments
 from data_gen.played import PlayedStems
 from data_gen.songs import SAME_SONG
-from data_gen.stems import Take, choose_stems
+from data_gen.stems import OTHER
 from sourcesep.config import Config
 from sourcesep.evaluate import recordings
+from sourcesep.separate.inputs import PlayedSong
 from sourcesep.sources import list_soundfonts, open_played
 
-TAIL_S = 2.0  # played after the last event of a whole song, in seconds, so that its last notes fade
 RECORDED, FINISHED = "recorded stems", "finished separation"  # conditions, see LazySong
 
 
@@ -86,7 +86,10 @@ def list_held_out(
         return PlayedStems(corpus, parse_instruments(config.instruments), (soundfont,), config.sample_rate)
 
     def load(soundfont: str, split: str, index: int) -> Song:
-        return play_song(config, open_player(soundfont).load(split, index), seconds)
+        source = open_player(soundfont)
+        played = PlayedSong(source.load(split, index), source, config, config.stem_names, seconds)
+        stems = {name: played.references[:, :, i] for i, name in enumerate(config.stem_names)}
+        return Song(played.sample_rate, played.mixture, stems)
 
     songs = []
     for soundfont in soundfonts or trained_with:
@@ -98,22 +101,6 @@ def list_held_out(
             name = os.path.relpath(corpus.name(split, index), midi_dir or config.midi_dir or ".")
             songs.append(LazySong(name, condition, functools.partial(load, soundfont, split, index)))
     return songs
-
-
-def play_song(config: Config, take: Take, seconds: float) -> Song:
-    """Returns a take of a run's source as a song; `seconds` as in `list_held_out`.
-
-    Raises RenderError or InputError if it cannot be had.
-    """
-    rate = config.sample_rate
-    start, n_samples = 0, take.n_samples + round(TAIL_S * rate)
-    if seconds and seconds * rate < take.n_samples:
-        n_samples = round(seconds * rate)
-        start = (take.n_samples - n_samples) // 2
-    stems = take.stems(start, n_samples).transpose(0, 2, 1)  # [stem, channel, time] to [stem, time, channel]
-    names = [instrument.name for instrument in parse_instruments(config.instruments)]
-    references = choose_stems(stems, names, config.targets, config.other)
-    return Song(rate, stems.sum(axis=0), dict(zip(config.stem_names, references)))
 
 
 def _list_unused(config: Config, midi_dir: str) -> tuple[Corpus, list[tuple[str, int]]]:

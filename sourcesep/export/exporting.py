@@ -29,8 +29,8 @@ from sourcesep.sources import open_source
 
 FORMATS = ("saved_model", "tflite")
 CHECKED_S = 10.0  # length of the held-out excerpt on which TFLite files are compared with the Keras model, in seconds
-# A TFLite file that loses more SDR is reported as worse. The packaged model loses 0.14 dB as its best 8-bit type, and
-# 6.0 dB as its worst (docs/serving.md).
+# A TFLite file that loses more SDR is reported as worse. Of the 8-bit types, the packaged model loses 0.04 dB
+# with the better and 1.3 dB with the worse one (docs/serving.md).
 MAX_SDR_LOST_DB = 1.0
 CALIBRATION_S = 12.0  # total length of the training excerpts that int8 files are calibrated on, in seconds,
 CALIBRATION_WINDOWS = 4  # and the smallest number of them, so that long windows come from several songs too

@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from data_gen import InputError
-from sourcesep.settings import ModelSettings, setting_fields
+from sourcesep.models.settings import ModelSettings, setting_fields
 
 if TYPE_CHECKING:
     import keras

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from keras import layers, ops
@@ -28,7 +29,7 @@ class ConstantQ(layers.Layer):
         sample_rate: in Hz.
     """
 
-    def __init__(self, sample_rate: int, **kwargs):
+    def __init__(self, sample_rate: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.sample_rate = sample_rate
 

@@ -6,14 +6,14 @@ All of them take and give [batch, time, channel], unless they say otherwise. Eac
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Optional
+from typing import Any
 
 from keras import KerasTensor, layers, ops
 
 from sourcesep.models.reach import Reach, pointwise
 
 Tensor = Any  # of any Keras backend
-Shape = tuple[Optional[int], ...]
+Shape = tuple[Any, ...]  # of a tensor: each axis an int, or None where it varies
 
 
 class CropLike(layers.Layer):
@@ -64,7 +64,7 @@ class Fold(layers.Layer):
         hop: samples in a frame.
     """
 
-    def __init__(self, hop: int, **kwargs):
+    def __init__(self, hop: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.hop = hop
 
@@ -121,7 +121,7 @@ class Upsample(layers.Layer):
             otherwise the new sample is their mean.
     """
 
-    def __init__(self, learned: bool, **kwargs):
+    def __init__(self, learned: bool, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.learned = learned
 
@@ -175,7 +175,7 @@ class ConstantCondition(layers.Layer):
         values: the condition: a list of presences, or the position of one instrument.
     """
 
-    def __init__(self, values: list[float] | int, **kwargs):
+    def __init__(self, values: list[float] | int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.values = values
 
@@ -185,9 +185,9 @@ class ConstantCondition(layers.Layer):
 
     def compute_output_spec(self, inputs: KerasTensor) -> KerasTensor:
         # Keras would take the type of the inputs for that of the position.
-        is_list = isinstance(self.values, list)
-        shape = (inputs.shape[0], len(self.values)) if is_list else (inputs.shape[0],)
-        return KerasTensor(shape, dtype="float32" if is_list else "int32")
+        if isinstance(self.values, list):
+            return KerasTensor((inputs.shape[0], len(self.values)), dtype="float32")
+        return KerasTensor((inputs.shape[0],), dtype="int32")
 
     def reach(self, inputs: Sequence[Reach]) -> None:
         return None  # the input gives only the size of the batch
@@ -214,7 +214,7 @@ class SelectChannels(layers.Layer):
 
     reach = pointwise
 
-    def __init__(self, positions: Sequence[int], **kwargs):
+    def __init__(self, positions: Sequence[int], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.positions = list(positions)
 

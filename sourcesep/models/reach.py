@@ -39,19 +39,22 @@ class Reach(NamedTuple):
         return Reach(self.before + before * step, self.after + after * step, step)
 
 
-def pointwise(layer: object, inputs: Sequence[Reach | None]) -> Reach | None:
+def join(inputs: Sequence[Reach]) -> Reach:
     """Returns the reach of outputs that depend on the element at the same position of each input.
-
-    Args:
-        layer: not used; makes this function a method where it is assigned in the body of a class.
-        inputs: the reach of each input; None for one without a time axis, which has no influence.
 
     Raises ValueError if the inputs have different steps.
     """
-    reaches = [reach for reach in inputs if reach]
-    if not reaches:
-        return None
-    steps = sorted({reach.step for reach in reaches})
+    steps = sorted({reach.step for reach in inputs})
     if len(steps) > 1:
         raise ValueError(f"it joins tensors with one element per {' and per '.join(map(str, steps))} samples")
-    return Reach(max(reach.before for reach in reaches), max(reach.after for reach in reaches), steps[0])
+    return Reach(max(reach.before for reach in inputs), max(reach.after for reach in inputs), steps[0])
+
+
+def pointwise(layer: object, inputs: Sequence[Reach | None]) -> Reach:
+    """Returns `join` of the inputs that have a time axis: the method `reach` of a layer that works element by element.
+
+    Args:
+        layer: not used; it makes this function a method where it is assigned in the body of a class.
+        inputs: the reach of each input; None for one without a time axis, which has no influence.
+    """
+    return join([reach for reach in inputs if reach])

@@ -13,7 +13,7 @@ import keras
 from keras import layers
 
 from data_gen import InputError
-from sourcesep.models.reach import Reach, pointwise
+from sourcesep.models.reach import Reach, join
 
 
 class ReceptiveField(NamedTuple):
@@ -78,9 +78,10 @@ def _follow(model: keras.Model, inputs: Sequence[Reach | None]) -> _Followed:
     stride, multiply_adds = 1, 0.0
     for operation in model.operations:  # in topological order
         for node in operation._inbound_nodes:  # one for each call: a shared model is called several times
-            known = [reaches.get(id(tensor), "elsewhere") for tensor in node.input_tensors]
-            if not known or "elsewhere" in known:  # an input, or a call that belongs to another model
+            tensors = [id(tensor) for tensor in node.input_tensors]
+            if not tensors or not reaches.keys() >= set(tensors):  # an input, or a call that belongs to another model
                 continue
+            known = [reaches[tensor] for tensor in tensors]
             inner = getattr(operation, "_functional", operation)  # of a Sequential
             if hasattr(inner, "operations"):
                 followed = _follow(inner, known)
@@ -105,7 +106,7 @@ def _through(layer: keras.Operation, inputs: list[Reach | None]) -> Reach | None
         if getattr(layer, "data_format", None) == "channels_first":
             raise ValueError("it has the channels first; use data_format='channels_last'")
         if type(layer) in _RULES:
-            return _RULES[type(layer)](layer, inputs)
+            return _RULES[type(layer)](layer, [reach for reach in inputs if reach])
         if not isinstance(layer, layers.Layer):
             raise ValueError("keras.ops are not followed; use a layer of keras.layers, or one with a method `reach`")
         raise ValueError(
@@ -129,30 +130,30 @@ def _multiply_adds(layer: keras.Operation, before: Reach | None, after: Reach | 
 
 
 # ---- The stock layers of Keras: each rule returns the reach of the output, or raises ValueError ----------------------
-def _elementwise(layer: layers.Layer, inputs: list[Reach | None]) -> Reach | None:
-    return pointwise(layer, inputs)
+def _pointwise(layer: layers.Layer, inputs: list[Reach]) -> Reach:
+    return join(inputs)
 
 
-def _over_channels(layer: layers.Layer, inputs: list[Reach | None]) -> Reach | None:
+def _over_channels(layer: layers.Layer, inputs: list[Reach]) -> Reach:
     """The rule of layers that work along one axis, which must be that of the channels."""
     axes = layer.axis if isinstance(layer.axis, (list, tuple)) else [layer.axis]
     if any(axis not in (-1, 2) for axis in axes):
         raise ValueError(f"it works along axis {layer.axis} and so mixes all of the time axis; use axis=-1")
-    return pointwise(layer, inputs)
+    return join(inputs)
 
 
-def _prelu(layer: layers.PReLU, inputs: list[Reach | None]) -> Reach | None:
+def _prelu(layer: layers.PReLU, inputs: list[Reach]) -> Reach:
     if layer.alpha.shape[0] != 1:
         raise ValueError("it has a slope for every position in time; use shared_axes=[1]")
-    return pointwise(layer, inputs)
+    return join(inputs)
 
 
-def _convolution(layer: layers.Layer, inputs: list[Reach | None]) -> Reach | None:
+def _convolution(layer: layers.Layer, inputs: list[Reach]) -> Reach:
     (kernel_size,), (stride,), (dilation,) = layer.kernel_size, layer.strides, layer.dilation_rate
     return _windows(inputs[0], (kernel_size - 1) * dilation + 1, stride, layer.padding)
 
 
-def _pooling(layer: layers.Layer, inputs: list[Reach | None]) -> Reach | None:
+def _pooling(layer: layers.Layer, inputs: list[Reach]) -> Reach:
     (pool_size,), (stride,) = layer.pool_size, layer.strides
     return _windows(inputs[0], pool_size, stride, layer.padding)
 
@@ -175,7 +176,7 @@ def _windows(reach: Reach, width: int, stride: int, padding: str) -> Reach:
     return reach.window(left, width - 1 - left, stride)
 
 
-def _transposed_convolution(layer: layers.Conv1DTranspose, inputs: list[Reach | None]) -> Reach | None:
+def _transposed_convolution(layer: layers.Conv1DTranspose, inputs: list[Reach]) -> Reach:
     (kernel_size,), (stride,) = layer.kernel_size, layer.strides
     if layer.output_padding is not None or layer.dilation_rate != (1,):
         raise ValueError("with output_padding or dilation_rate it is not known how far it looks; leave both out")
@@ -183,19 +184,19 @@ def _transposed_convolution(layer: layers.Conv1DTranspose, inputs: list[Reach | 
     return inputs[0].upsampled(stride, kernel_size - 1 - cropped, cropped)
 
 
-def _upsampling(layer: layers.UpSampling1D, inputs: list[Reach | None]) -> Reach | None:
+def _upsampling(layer: layers.UpSampling1D, inputs: list[Reach]) -> Reach:
     return inputs[0].upsampled(layer.size, layer.size - 1, 0)
 
 
-def _zero_padding(layer: layers.ZeroPadding1D, inputs: list[Reach | None]) -> Reach | None:
+def _zero_padding(layer: layers.ZeroPadding1D, inputs: list[Reach]) -> Reach:
     return inputs[0].window(layer.padding[0], -layer.padding[0])
 
 
-def _cropping(layer: layers.Cropping1D, inputs: list[Reach | None]) -> Reach | None:
+def _cropping(layer: layers.Cropping1D, inputs: list[Reach]) -> Reach:
     return inputs[0].window(-layer.cropping[0], layer.cropping[0])
 
 
-_RULES: dict[type, Callable[[layers.Layer, list[Reach | None]], Reach | None]] = {
+_RULES: dict[type, Callable[[layers.Layer, list[Reach]], Reach]] = {
     **dict.fromkeys(
         (
             *(layers.Activation, layers.ReLU, layers.LeakyReLU, layers.ELU),
@@ -203,7 +204,7 @@ _RULES: dict[type, Callable[[layers.Layer, list[Reach | None]], Reach | None]] =
             *(layers.Add, layers.Subtract, layers.Multiply, layers.Average, layers.Maximum, layers.Minimum),
             *(layers.Dense, layers.Rescaling),
         ),
-        _elementwise,
+        _pointwise,
     ),
     **dict.fromkeys(
         (layers.BatchNormalization, layers.LayerNormalization, layers.Softmax, layers.Concatenate), _over_channels

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sourcesep.models.settings import ModelSettings, setting
 from sourcesep.models.wavenet import residual_blocks
-from sourcesep.settings import ModelSettings, setting
 
 if TYPE_CHECKING:
     import keras

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from sourcesep.settings import ModelSettings, setting
+from sourcesep.models.settings import ModelSettings, setting
 
 if TYPE_CHECKING:
     import keras

@@ -131,7 +131,8 @@ class Trainer:
         self._workers.next_visit = self._state.next_visit
         self._reuse = ReuseController(self._state.reuse, config.reuse)
         self._first_step, self._trained_before_s = self._state.step, self._state.trained_s
-        self._loop_began_s = self._saved_at_s = clock()
+        self._timed_from_s: float | None = None
+        self._saved_at_s = clock()
         self._excerpts: Excerpts | None = None
         self._scores: Scores | None = None
         self._scored_step = self._state.step
@@ -162,7 +163,7 @@ class Trainer:
 
     def _make_steps(self, interruption: Interruption) -> None:
         config, state = self._config, self._state
-        self._loop_began_s = self._saved_at_s = self._clock()
+        self._saved_at_s = self._clock()
         is_over = self._progress() >= 1.0
         batches: Iterator = iter(())
         if not is_over:
@@ -178,6 +179,8 @@ class Trainer:
                 inputs, stems, visit_numbers = batch
                 stop_requested = interruption.stop_requested or self._out_of_patience
                 outcome = self._stepper.step(inputs, stems, self._progress(), stop_requested)
+                if self._timed_from_s is None:
+                    self._timed_from_s = self._clock()
                 if not outcome.taken:
                     self._report_skipped(outcome, visit_numbers)
                 state.record_step(self._workers.next_visit, self._trained_s())
@@ -197,13 +200,18 @@ class Trainer:
                 is_over = outcome.stop_requested or outcome.progress >= 1.0 or state.step >= config.max_steps
 
     def _trained_s(self) -> float:
-        """Returns the seconds spent in the loop, including those before a resume."""
-        return self._trained_before_s + self._clock() - self._loop_began_s
+        """Returns the seconds spent in training, including those before a resume.
+
+        The first step is not counted: it waits for the first chunks and compiles, which may take longer than the
+        warm-up of the schedule.
+        """
+        elapsed_s = 0.0 if self._timed_from_s is None else self._clock() - self._timed_from_s
+        return self._trained_before_s + elapsed_s
 
     def _progress(self) -> float:
         """Returns the share of the training that is done, by steps or by time, whichever is greater."""
         by_time = self._trained_s() / (60 * self._config.minutes) if self._config.minutes else 0.0
-        by_steps = self._state.step / self._config.max_steps
+        by_steps = self._state.step / self._config.max_steps if self._config.max_steps else 1.0
         return max(by_time, by_steps)
 
     def _finish(self) -> None:

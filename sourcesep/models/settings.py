@@ -94,7 +94,7 @@ def define_flag(
         texts = None if default is None else [str(value) for value in default]
         flags.DEFINE_list(name, texts, help_text, flag_values=flag_values)
     else:
-        define = {
+        define: Any = {
             bool: flags.DEFINE_bool,
             str: flags.DEFINE_string,
             int: flags.DEFINE_integer,
@@ -112,12 +112,13 @@ def from_flag(field: dataclasses.Field, value: Any) -> Any:
     """
     if not isinstance(value, list):
         return value
-    item_type = type(field.default[0]) if field.default else str
+    default: Any = field.default
+    item_type = type(default[0]) if default else str
     try:
         return tuple(item_type(item) for item in value)
     except ValueError:
         raise InputError(
-            f"--{field.name}={as_flag(value)}: it takes a list of whole numbers such as {as_flag(field.default)}"
+            f"--{field.name}={as_flag(value)}: it takes a list of whole numbers such as {as_flag(default)}"
         ) from None
 
 
