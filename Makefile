@@ -1,21 +1,25 @@
-# make train   sets everything up, trains the quickstart model and separates a piece with it
+# make train  sets everything up, trains a model for five minutes and separates a piece with it
 # make test    sets everything up and runs the tests
 # make test-latest   does so with the newest TensorFlow, for the tests that touch it most
-# make bench   measures, and writes benchmarks/README.md; TORCH=PYTHON names an environment with PyTorch to compare with
+# make bench MIDI_DIR=FOLDER   runs the benchmarks on a folder of MIDI files, and writes benchmarks/README.md; add
+#              TORCH=PYTHON, the Python of an environment with PyTorch, to compare with it
 PYTHON ?= python3
 VENV ?= .venv
 EXTRAS ?= io,dev
 TESTS ?=
 RUN ?= runs/quickstart
-MIDI_DIR ?= ../shared/midi
+MIDI_DIR ?=
 TORCH ?=
 
 .PHONY: train test test-latest lint bench
 
 train: $(VENV)/installed
+	@echo "1. Train for 5 minutes on composed pieces, starting from the model in the package (flags/quickstart.flags)."
+	@echo "   A validation on other pieces, and the first step, take about a minute more."
 	$(VENV)/bin/python train.py --flagfile=flags/quickstart.flags --run_dir=$(RUN)
+	@echo "2. Separate a composed piece that was not used in training, and score 12 of them."
 	$(VENV)/bin/python separate.py --run_dir=$(RUN)
-	@echo "Listen to the mixture and to the stems in the folder named above; train on your own MIDI with --midi_dir."
+	@echo "Listen to the mixture and the stems in the folder named above. To train on your own MIDI files, add --midi_dir."
 
 test: $(VENV)/installed
 	$(VENV)/bin/python -m pytest $(TESTS)
@@ -26,13 +30,15 @@ test-latest:
 		TESTS="tests/test_exporting.py tests/test_serving.py tests/test_models.py tests/test_separation.py tests/test_training.py \
 		tests/test_pretrained.py"
 
-# Needs the fluidsynth program (the judge of fidelity) and a folder of MIDI files.
+# Needs the program fluidsynth, with which the rendering is compared.
 bench: $(VENV)/installed
+	@test -n "$(MIDI_DIR)" || { echo "make bench needs a folder of MIDI files: make bench MIDI_DIR=FOLDER"; exit 1; }
 	$(VENV)/bin/python -m benchmarks --midi_dir=$(MIDI_DIR) --torch_python=$(TORCH)
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
 
 # The virtual environment, and the FluidSynth library that pyfluidsynth looks for.
 $(VENV)/installed: setup.py

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import pathlib
 import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 
@@ -12,23 +14,26 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 from scipy.ndimage import uniform_filter1d  # noqa: E402
 
-from benchmarks.experiments_plan import result_path  # noqa: E402
+from benchmarks.experiments_plan import Experiment, Variant, result_path  # noqa: E402
+from sourcesep.evaluate.scores import MODEL, ROWS  # noqa: E402
+from sourcesep.metrics import MAIN_MEASURE  # noqa: E402
 
-ANCHORS = ("mixture", "mixture / K", "zeros", "ideal ratio mask")
 HEAD = """# Experiments
 
-Written by `python benchmarks/experiments.py`; nothing here is typed by hand but the paragraphs below the plots.
+`python -m benchmarks.experiments --midi_dir=MIDI` writes this page, except the paragraphs below the plots.
 
-Figures are medians over held-out songs of the SDR in dB where the instrument plays; `all` is their mean over
-instruments. With several seeds: the mean, and the lowest to the highest. `n` is the number of songs.
+Scores are medians over held-out songs of the SDR in dB, in the part of a song in which the instrument plays; `all` is
+their mean over instruments. Rows with several seeds show the mean, and the lowest and the highest score. `n` is the
+number of songs.
 
-Ten minutes are two cores of the machine that ran the first row: as many steps as they allow. Where a faster or slower
-machine ran a row, tasnet's step told by how much; what each run took is at the end of its section.
+"Ten minutes" are ten minutes on two cores of the machine that ran the first row. Rows that ran
+on other machines made as many steps as ten minutes on the first machine allow: a step of tasnet was timed on both. The
+actual duration of each run is at the end of its section.
 """
 
 
-def read_results(folder: pathlib.Path, experiment: str, variants) -> list[dict]:
-    """The results of an experiment, one a run, in the order of its rows, by seed."""
+def read_results(folder: pathlib.Path, experiment: str, variants: Sequence[Variant]) -> list[dict[str, Any]]:
+    """Returns the results of an experiment, one per run, in the order of its rows, by seed."""
     results = []
     for variant in variants:
         paths = folder.glob(str(result_path(experiment, variant, "*")))
@@ -37,18 +42,18 @@ def read_results(folder: pathlib.Path, experiment: str, variants) -> list[dict]:
     return results
 
 
-def overall_sdr(result: dict) -> float:
-    """Median SDR of a run, averaged over instruments and conditions."""
-    return statistics.mean(_all(result, condition, "model") for condition in result["summary"])
+def overall_sdr(result: Mapping[str, Any]) -> float:
+    """Computes the median SDR of a run, averaged over instruments and conditions."""
+    return statistics.mean(_average(rows, MODEL) or 0.0 for rows in result["summary"].values())
 
 
-def write(experiments: dict, results_dir: pathlib.Path, docs: pathlib.Path) -> None:
+def write(experiments: Mapping[str, Experiment], results_dir: pathlib.Path, docs: pathlib.Path) -> None:
     """Writes the page.
 
     Args:
-        experiments: by name, with `title`, `question` and `variants`, in the order of the page.
-        results_dir: with a folder of results for each; those without are left out.
-        docs: folder of the page; plots go into `experiments` there.
+        experiments: by name, in the order of the page. Those without results are left out.
+        results_dir: the folder of results.
+        docs: folder of the page; plots go into its folder `experiments`.
     """
     parts = [HEAD]
     for name, experiment in experiments.items():
@@ -60,7 +65,8 @@ def write(experiments: dict, results_dir: pathlib.Path, docs: pathlib.Path) -> N
         parts += [_table(results, condition) for condition in conditions]
         picture = docs / "experiments" / f"{name}.png"
         _plot(results, picture)
-        parts.append(f"![Loss over steps, mean over a tenth of them, one line a seed](experiments/{picture.name})\n")
+        caption = "Training loss over steps, smoothed over a tenth of them, one line per seed"
+        parts.append(f"![{caption}](experiments/{picture.name})\n")
         notes = results_dir / name / "notes.md"
         if notes.exists():
             parts.append(notes.read_text().strip() + "\n")
@@ -70,50 +76,54 @@ def write(experiments: dict, results_dir: pathlib.Path, docs: pathlib.Path) -> N
 
 
 def _place(condition: str) -> str:
-    """A condition without what training heard, which differs from row to row."""
+    """Returns a condition without whether it was used in training, which differs between rows."""
     return condition.partition(" (")[0]
 
 
-def _rows(result: dict, place: str) -> dict | None:
-    """instrument -> row -> scores under a condition."""
-    return next((rows for condition, rows in result["summary"].items() if _place(condition) == place), None)
+def _find_rows(result: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """Returns instrument -> row -> scores under a condition; empty if it was not scored under it."""
+    return next((rows for condition, rows in result["summary"].items() if _place(condition) == place), {})
 
 
-def _all(result: dict, condition: str, row: str) -> float:
-    medians = [rows[row]["sdr_db"]["median"] for rows in result["summary"][condition].values()]
-    return statistics.mean(median for median in medians if median is not None)
+def _median(scores: Mapping[str, Any]) -> float | None:
+    return scores[MAIN_MEASURE]["median"]
 
 
-def _table(results: list[dict], place: str) -> str:
-    names = list(dict.fromkeys(name for result in results for name in _rows(result, place) or ()))
-    n = next(iter(results))
+def _table(results: Sequence[dict[str, Any]], place: str) -> str:
+    """Returns the table of an experiment under one condition, as Markdown."""
+    names = list(dict.fromkeys(name for result in results for name in _find_rows(result, place)))
     heard = {next(c for c in result["summary"] if _place(c) == place).partition(" (")[2][:-1] for result in results}
     note = f" ({heard.pop()})" if len(heard) == 1 else ""
     head = [f"{place}{note}", "parameters", "steps", *names, "all"]
     lines = [" | ".join(head), "|".join(["---"] * len(head))]
     for variant in dict.fromkeys(result["variant"] for result in results):
         alike = [result for result in results if result["variant"] == variant]
-        cells = [_cell([_rows(result, place)[name]["model"]["sdr_db"]["median"] for result in alike]) for name in names]
-        cells.append(_cell([_mean_over(_rows(result, place), "model") for result in alike]))
+        tables = [_find_rows(result, place) for result in alike]
+        cells = [_cell([_median(rows[name][MODEL]) for rows in tables]) for name in names]
+        cells.append(_cell([_average(rows, MODEL) for rows in tables]))
         seeds = f", {len(alike)} seeds" if len(alike) > 1 else ""
         facts = [f"{alike[0]['parameters']:,}", _span([result["steps"] for result in alike])]
         lines.append(" | ".join([f"{variant}{seeds}", *facts, *cells]))
-    anchors = _rows(n, place)
-    for row in ANCHORS:
-        cells = [_cell([anchors[name][row]["sdr_db"]["median"]]) if name in anchors else "" for name in names]
-        lines.append(" | ".join([f"*{row}*", "", "", *cells, _cell([_mean_over(anchors, row)])]))
-    counts = " | ".join(str(anchors[name]["model"]["sdr_db"]["n"]) if name in anchors else "" for name in names)
+    anchors = _find_rows(results[0], place)
+    for row in ROWS:
+        if row == MODEL or not all(row in anchors[name] for name in anchors):  # older results lack an anchor
+            continue
+        cells = [_cell([_median(anchors[name][row])]) if name in anchors else "" for name in names]
+        lines.append(" | ".join([f"*{row}*", "", "", *cells, _cell([_average(anchors, row)])]))
+    counts = " | ".join(str(anchors[name][MODEL][MAIN_MEASURE]["n"]) if name in anchors else "" for name in names)
     lines.append(f"*n* | | | {counts} | ")
     return "\n".join(f"| {line} |" for line in lines) + "\n"
 
 
-def _mean_over(rows: dict, row: str) -> float | None:
-    medians = [scores[row]["sdr_db"]["median"] for scores in rows.values()]
+def _average(rows: Mapping[str, Any], row: str) -> float | None:
+    """Averages the medians of a row over the instruments that have one."""
+    medians = [_median(scores[row]) for scores in rows.values()]
     known = [median for median in medians if median is not None]
     return statistics.mean(known) if known else None
 
 
-def _cell(values: list[float | None]) -> str:
+def _cell(values: Sequence[float | None]) -> str:
+    """Returns the mean over seeds, with the lowest and the highest value of several."""
     known = [value for value in values if value is not None]
     if not known:
         return "–"
@@ -123,12 +133,12 @@ def _cell(values: list[float | None]) -> str:
     return mean if len(known) == 1 else f"{mean} ({low} to {high})"
 
 
-def _span(values: list[int]) -> str:
+def _span(values: Sequence[int]) -> str:
     return f"{min(values):,}" if min(values) == max(values) else f"{min(values):,} to {max(values):,}"
 
 
-def _plot(results: list[dict], picture: pathlib.Path) -> None:
-    """Small multiples: the loss of each variant, which is a measure of its own, one line a seed."""
+def _plot(results: Sequence[dict[str, Any]], picture: pathlib.Path) -> None:
+    """Draws the training loss of each row in a plot of its own, since losses differ in scale; one line per seed."""
     variants = list(dict.fromkeys(result["variant"] for result in results))
     n_columns = min(3, len(variants))
     n_rows = -(-len(variants) // n_columns)
@@ -139,7 +149,8 @@ def _plot(results: list[dict], picture: pathlib.Path) -> None:
         for result in results:
             if result["variant"] == variant and result["curve"]:
                 steps, losses = zip(*result["curve"])
-                smooth = uniform_filter1d(losses, max(1, len(losses) // 10), mode="nearest")  # batches differ a lot
+                # Smoothed, since the losses of single batches vary a lot.
+                smooth = uniform_filter1d(losses, max(1, len(losses) // 10), mode="nearest")
                 axes.plot(steps, smooth, linewidth=1, label=f"seed {result['seed']}")
         axes.set_title(variant, fontsize=10)
         axes.set_xlabel("step")
@@ -154,13 +165,13 @@ def _plot(results: list[dict], picture: pathlib.Path) -> None:
     plt.close(figure)
 
 
-def _runs(results: list[dict]) -> str:
-    """Seed, command, wall time and machine of each run."""
-    lines = ["<details><summary>Commands, wall times, machines</summary>\n"]
+def _runs(results: Sequence[dict[str, Any]]) -> str:
+    """Returns a list of seed, command, duration and machine of each run."""
+    lines = ["<details><summary>Commands, durations, machines</summary>\n"]
     for result in results:
         lines.append(
             f"- {result['variant']}, seed {result['seed']}: {result['steps']:,} steps in {result['train_s'] / 60:.1f} "
-            f"minutes, {result['date']}, {result['machine']}; judged on {result['seconds']:.0f} s of each of "
+            f"minutes, {result['date']}, {result['machine']}; scored on {result['seconds']:.0f} s of each of "
             f"{result['songs']} songs: `{result['command']}`"
         )
     return "\n".join([*lines, "\n</details>\n"])

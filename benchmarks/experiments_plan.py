@@ -1,4 +1,4 @@
-"""Which experiments there are: what is trained, on what, for how long, with which seeds."""
+"""The experiments: what is trained, on which data, for how long, with which seeds."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class Variant:
     """One row of a table.
 
     Attributes:
-        name: of the row and of its files.
-        flags: of train.py, beside those that all rows share.
-        minutes: training time; None where the flags name the steps.
-        computes_as: name of the row whose steps take as long, where this one differs in its data alone.
-        peer: a peer of benchmarks/peers.py that is trained instead.
-        same_as: (experiment, name) of the row that this one repeats; run once, it stands in both tables.
+        name: name of the row and of its files.
+        flags: flags of train.py, in addition to those of all rows.
+        minutes: training time; None if the flags give the number of steps.
+        computes_as: name of a row whose steps take the same time, because it differs only in its data.
+        peer: the peer of benchmarks/peers.py that is trained instead.
+        same_as: (experiment, name) of the row that this one repeats; it is run once and shown in both tables.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Variant:
 
     @property
     def timed_as(self) -> str:
-        """Name under which the time that its steps take is kept."""
+        """The name under which the duration of its steps is stored."""
         return self.same_as[1] if self.same_as else self.computes_as or self.name
 
 
@@ -40,9 +40,9 @@ class Experiment:
     """One section of the page.
 
     Attributes:
-        title, question: what stands above the table.
+        title, question: shown above the table.
         variants: the rows.
-        seeds: each row is trained once with each.
+        seeds: each row is trained once with each of them.
     """
 
     title: str
@@ -65,7 +65,7 @@ WAVENET = (*SMALL, "--model=wavenet", "--stacks=2", "--blocks=10", "--filters=64
 MODELS = {
     "baseline": (*SMALL, "--model=baseline", "--filters=32", *AS_PUBLISHED),
     "baseline with skip": (*SMALL, "--model=baseline_skip", "--filters=32", *AS_PUBLISHED),
-    "Wave-U-Net": (*SMALL, "--model=wave_u_net", "--learning_rate=1e-4"),  # its authors'; 1e-3 diverges
+    "Wave-U-Net": (*SMALL, "--model=wave_u_net", "--learning_rate=1e-4"),  # as its authors used; it diverges with 1e-3
     "WaveNet": (*WAVENET, *AS_PUBLISHED),
     "tasnet": TASNET,
 }
@@ -75,35 +75,35 @@ LOSSES = {"MSE": "mse", "MAE": "mae", "MAE + spectrogram": "mae+spectrogram", "M
 
 
 def experiments(more_soundfonts: str) -> dict[str, Experiment]:
-    """All of them by name; `more_soundfonts` are paths as --soundfonts takes them."""
+    """Returns all experiments by name; `more_soundfonts` are paths in the format of --soundfonts."""
     one = {"Wave-U-Net": ("--nodifference",)}
     return {
         "models-all": Experiment(
             "Models, all four instruments",
-            "Which network, in equal time at 16 kHz? On chunks of a second; of 100 ms for baselines and WaveNet.",
+            "Which network is best after equal training time at 16 kHz? Chunks of 1 s (baselines, WaveNet: 100 ms).",
             tuple(Variant(name, own) for name, own in MODELS.items()),
             (0, 1, 2),
         ),
         "models-one": Experiment(
             f"Models, one instrument out of four: {ONE}",
-            "Is one instrument easier to learn than four? The same time, and the same mixtures of four.",
+            "Is one instrument easier to learn than four? Same training time, same mixtures of four instruments.",
             tuple(
                 Variant(name, (*own, f"--targets={ONE}", *one.get(name, ()))) for name, own in MODELS.items()
             ),
         ),
         "losses": Experiment(
             "Four losses",
-            "Which loss? WaveNet of 64 filters and 2 stacks of 10 blocks at 44.1 kHz, 1,500 steps each.",
+            "Which loss is best? A WaveNet with 64 filters and 2 stacks of 10 blocks at 44.1 kHz, 1,500 steps each.",
             tuple(Variant(name, (*REDUCED, f"--loss={loss}"), None) for name, loss in LOSSES.items()),
         ),
         "published": Experiment(
             "The published network",
-            "128 filters, 4 stacks of 10 blocks, for its 1,500 steps, with the loss that did best above.",
+            "128 filters, 4 stacks of 10 blocks, for the published 1,500 steps, with the best loss of the table above.",
             (Variant("WaveNet 4 x 10, 128 filters", PUBLISHED, None),),
         ),
         "context": Experiment(
             "Real audio around a chunk",
-            "The WaveNet on chunks of 100 ms at 44.1 kHz, with zeros around them, or as much real audio as it sees.",
+            "WaveNet on chunks of 100 ms at 44.1 kHz, with zeros around them, or real audio in its receptive field.",
             tuple(
                 Variant(name, (*REDUCED, "--learning_rate=1e-3", "--schedule=cosine", f"--context_ms={ms}"))
                 for name, ms in (("no context", 0), ("46.5 ms on each side", 46.5))
@@ -112,7 +112,7 @@ def experiments(more_soundfonts: str) -> dict[str, Experiment]:
         ),
         "soundfonts": Experiment(
             "One SoundFont or several",
-            "Does a model that has heard several SoundFonts do better with one that it has not?",
+            "Does training with several SoundFonts give better scores with a SoundFont that was not used?",
             (
                 Variant("one", TASNET, same_as=TASNET_ROW),
                 Variant("several", (*TASNET, f"--soundfonts={more_soundfonts}"), computes_as="tasnet"),
@@ -121,7 +121,7 @@ def experiments(more_soundfonts: str) -> dict[str, Experiment]:
         ),
         "corpus": Experiment(
             "Composed or real MIDI",
-            "Pieces of the built-in composer, or real ones, to train on; judged on real ones.",
+            "Training on pieces of the built-in composer, or on real ones; scored on real ones.",
             (
                 Variant("real", TASNET, same_as=TASNET_ROW),
                 Variant("composed", (*TASNET, "--midi_dir="), computes_as="tasnet"),
@@ -130,7 +130,7 @@ def experiments(more_soundfonts: str) -> dict[str, Experiment]:
         ),
         "peers": Experiment(
             "Peers",
-            "Conv-TasNet of asteroid, HDemucs and HTDemucs of demucs (PyTorch, float32), in the same training.",
+            "Conv-TasNet from asteroid, HDemucs and HTDemucs from demucs (PyTorch, float32), trained in the same way.",
             (
                 Variant("sourcesep tasnet", TASNET, same_as=TASNET_ROW),
                 *(
@@ -144,7 +144,7 @@ def experiments(more_soundfonts: str) -> dict[str, Experiment]:
 
 
 def result_path(experiment: str, variant: Variant, seed: int | str) -> pathlib.Path:
-    """Where the result of a row with a seed lies in the folder of results."""
+    """Returns the path of the result of a row with a seed, relative to the folder of results."""
     experiment, name = variant.same_as or (experiment, variant.name)
     slug = "".join(letter if letter.isalnum() else "_" for letter in name.lower())
     return pathlib.Path(experiment, f"{slug}-seed{seed}.json")

@@ -1,9 +1,9 @@
-"""Do we play MIDI as FluidSynth's own player does? `python -m benchmarks.fidelity --midi_dir=DIR`.
+"""Compares our rendering with FluidSynth's own MIDI player: `python -m benchmarks.fidelity --midi_dir=DIR`.
 
-The judge is the `fluidsynth` program on each whole file, against the sum of our stems with every instrument rendered.
-Its player counts in whole milliseconds and ticks and begins anew at each tempo change, so that its notes come some
-blocks off their true time, and drift. Each file is therefore judged twice: as we play it, at its true times, and with
-that clock put in place of ours, which leaves every other difference to be seen.
+The reference is what the `fluidsynth` program plays of each whole file; it is compared with the sum of our stems of all
+instruments. FluidSynth's player counts in whole milliseconds and ticks, and starts counting again at each tempo change,
+so that its notes are some blocks off their true time, and drift. Each file is therefore compared twice: at its true
+times, as we render it, and at the times of FluidSynth's player, which shows all other differences.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import math
 import pathlib
 import subprocess
 import tempfile
+from collections.abc import Iterator
 
 import mido
 import numpy as np
@@ -24,16 +25,16 @@ from tqdm import tqdm
 from data_gen import midi, synth
 from data_gen.instruments import Instrument
 
-EVERYTHING = (Instrument("drums"), Instrument("melodic", tuple(range(128))))
+EVERYTHING = (Instrument("drums", is_percussion=True), Instrument("melodic", tuple(range(128))))
 RATE = 44_100
-FRAME = 4096  # of the log spectra
-FLOOR_DB = -50.0  # bins in which both are below this count for nothing; a full-scale sine is at 0 dB
-ENVELOPE_S = 0.05
-BLOCK_FRAMES = 512
+FRAME = 4096  # length of the frames of the log spectra, in samples
+FLOOR_DB = -50.0  # bins in which both spectra are below this level are ignored; a full-scale sine is at 0 dB
+ENVELOPE_S = 0.05  # length of the frames of the RMS envelopes, in seconds
+BLOCK_FRAMES = 512  # frames that are transformed at a time, to limit memory
 
 
 def play(path: str, soundfont: str) -> np.ndarray:
-    """What the fluidsynth program makes of a file: float32 [time], mono."""
+    """Plays a file with the fluidsynth program; returns float32 [time], mono."""
     with tempfile.TemporaryDirectory() as folder:
         wav = pathlib.Path(folder, "out.wav")
         command = ["fluidsynth", "-ni", "-R", "0", "-C", "0", "-g", str(synth.GAIN), "-r", str(RATE)]
@@ -42,8 +43,8 @@ def play(path: str, soundfont: str) -> np.ndarray:
         return soundfile.read(wav, dtype="float32")[0].mean(axis=1)
 
 
-def spectra_db(samples: np.ndarray):
-    """Yields blocks of log spectra [frame, frequency], in dB, of frames without overlap under a Hann window."""
+def spectra_db(samples: np.ndarray) -> Iterator[np.ndarray]:
+    """Yields blocks of log spectra [frame, frequency] in dB, of Hann-windowed frames without overlap."""
     window = np.hanning(FRAME).astype(np.float32)
     frames = samples[: len(samples) // FRAME * FRAME].reshape(-1, FRAME)
     for start in range(0, len(frames), BLOCK_FRAMES):
@@ -52,24 +53,24 @@ def spectra_db(samples: np.ndarray):
 
 
 def difference(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
-    """(mean absolute difference of log spectra in dB over bins above FLOOR_DB, correlation of the RMS envelopes)."""
+    """Returns (mean absolute difference of log spectra in dB in bins above FLOOR_DB, correlation of RMS envelopes)."""
     length = min(len(ours), len(theirs))
     total = n_bins = 0.0
     for a, b in zip(spectra_db(ours[:length]), spectra_db(theirs[:length])):
-        heard = np.maximum(a, b) > FLOOR_DB
-        total += np.abs(np.maximum(a, FLOOR_DB) - np.maximum(b, FLOOR_DB))[heard].sum()
-        n_bins += heard.sum()
+        is_audible = np.maximum(a, b) > FLOOR_DB
+        total += np.abs(np.maximum(a, FLOOR_DB) - np.maximum(b, FLOOR_DB))[is_audible].sum()
+        n_bins += is_audible.sum()
     hop = round(ENVELOPE_S * RATE)
     envelopes = [np.sqrt(np.square(x[: length // hop * hop].reshape(-1, hop)).mean(axis=1)) for x in (ours, theirs)]
     return total / max(n_bins, 1), float(np.corrcoef(*envelopes)[0, 1])
 
 
 def on_the_players_clock(path: str) -> midi.Piece:
-    """A file with each event at the block at which FluidSynth's player sends it.
+    """Reads a file with each event at the block at which FluidSynth's player sends it.
 
-    At block k the player is at m = floor(1000 * 64 k / rate) milliseconds and at tick s + round((m - m0) / d), where s
-    and m0 are tick and millisecond of the last tempo change and d is the length of a tick; it sends all events up to
-    that tick, and what it sends is heard from the next block on. (fluid_player_callback, FluidSynth 2.3)
+    At block k the player is at millisecond m = floor(1000 * 64 k / rate) and at tick s + round((m - m0) / d), where s
+    and m0 are the tick and the millisecond of the last tempo change, and d is the duration of a tick. It sends all
+    events up to that tick, and they sound from the next block on (fluid_player_callback, FluidSynth 2.3).
     """
     song = mido.MidiFile(file=io.BytesIO(pathlib.Path(path).read_bytes()), clip=True)
     ticks, messages = midi._merged(song)
@@ -88,13 +89,17 @@ def on_the_players_clock(path: str) -> midi.Piece:
 
 
 def render(piece: midi.Piece, soundfont: str) -> np.ndarray:
-    """The sum of our stems of a whole piece: float32 [time]."""
+    """Renders the sum of our stems of a whole piece, float32 [time]."""
     n_samples = round((piece.duration_s + 1) * RATE)
     return synth.Synthesizer(soundfont, EVERYTHING, RATE).render(piece, 0, n_samples).sum(axis=1)
 
 
-def judge(job: tuple[str, str]) -> tuple[str, float, float, float, float]:
-    """(path, spectral difference in dB and envelope correlation at true times, and both on the player's clock)."""
+def compare(job: tuple[str, str]) -> tuple[str, float, float, float, float]:
+    """Compares a file, (path, SoundFont), with FluidSynth's player.
+
+    Returns:
+        (path, spectral difference in dB and envelope correlation at true times, both at the times of the player)
+    """
     path, soundfont = job
     theirs = play(path, soundfont)
     pieces = midi.read_midi(path), on_the_players_clock(path)
@@ -102,26 +107,26 @@ def judge(job: tuple[str, str]) -> tuple[str, float, float, float, float]:
 
 
 def main(_) -> None:
-    """Judges every file and prints the distribution and the worst."""
+    """Compares every file; prints the distribution and the worst files."""
     soundfont = flags.FLAGS.soundfont or synth.embedded_soundfont()
     jobs = [(str(path), soundfont) for path in sorted(pathlib.Path(flags.FLAGS.midi_dir).rglob("*.mid"))]
     with concurrent.futures.ProcessPoolExecutor() as executor:
-        judged = sorted(tqdm(executor.map(judge, jobs), total=len(jobs), desc="judging"), key=lambda row: -row[1])
-    print(f"{len(judged)} files, {pathlib.Path(soundfont).name}\n")
+        compared = sorted(tqdm(executor.map(compare, jobs), total=len(jobs), desc="files"), key=lambda row: -row[1])
+    print(f"{len(compared)} files, {pathlib.Path(soundfont).name}\n")
     print("| | median | 90th percentile | worst |\n|---|---|---|---|")
-    columns = np.array([row[1:] for row in judged]).T
-    for clock, (spectral, envelope) in {"true times": columns[:2], "player's clock": columns[2:]}.items():
+    columns = np.array([row[1:] for row in compared]).T
+    for clock, (spectral, envelope) in {"true times": columns[:2], "times of the player": columns[2:]}.items():
         figures = np.median(spectral), np.quantile(spectral, 0.9), spectral.max()
         print(f"| {clock}: log-spectral difference, dB | {' | '.join(f'{figure:.3f}' for figure in figures)} |")
         figures = np.median(envelope), np.quantile(envelope, 0.1), envelope.min()
         print(f"| {clock}: envelope correlation | {' | '.join(f'{figure:.5f}' for figure in figures)} |")
-    print("\nThe worst at true times, and what they come to on the player's clock:\n")
-    for path, difference_db, correlation, clocked_db, clocked in judged[:8]:
+    print("\nThe worst at true times; then the same files at the times of the player:\n")
+    for path, difference_db, correlation, clocked_db, clocked in compared[:8]:
         name = pathlib.Path(path).relative_to(flags.FLAGS.midi_dir)
         print(f"- {name}: {difference_db:.2f} dB, {correlation:.4f}; {clocked_db:.3f} dB, {clocked:.5f}")
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("midi_dir", "../shared/midi", "Folder of MIDI files.")
-    flags.DEFINE_string("soundfont", "", "SoundFont; empty for the embedded one.")
+    flags.DEFINE_string("midi_dir", None, "Folder of MIDI files.", required=True)
+    flags.DEFINE_string("soundfont", "", "SoundFont; empty for the TimGM6mb.sf2 that pretty_midi contains.")
     app.run(main)

@@ -1,6 +1,6 @@
-"""The MIDI reader against mutated real files: `python -m benchmarks.fuzz --midi_dir=DIR`. Prints Markdown.
+"""Tests the MIDI reader on damaged real files: `python -m benchmarks.fuzz --midi_dir=DIR`. Prints Markdown.
 
-Each file is damaged by a few random edits. The reader must give a sound Piece or one line that says why not.
+Each file is damaged by a few random edits. The reader must return a valid Piece or raise InputError with the reason.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from data_gen.midi import NOTE_ON, Piece, parse_midi
 
 
 def mutate(data: bytes, rng: np.random.Generator) -> bytes:
-    """Damages a file: bytes changed, cut out, doubled or made high, or its end cut off."""
+    """Damages a file: changes, removes, repeats or sets bytes to 255, or cuts off its end."""
     damaged = bytearray(data)
     for _ in range(rng.integers(1, 6)):
         at = int(rng.integers(len(damaged)))
@@ -37,8 +37,8 @@ def mutate(data: bytes, rng: np.random.Generator) -> bytes:
     return bytes(damaged)
 
 
-def assert_sound(piece: Piece) -> None:
-    """What every Piece must hold, however odd its file."""
+def assert_valid(piece: Piece) -> None:
+    """Asserts what is true of every Piece."""
     events = piece.events
     assert np.isfinite(events["time_s"]).all() and (np.diff(events["time_s"]) >= 0).all()
     assert (events["end_s"] >= events["time_s"]).all() and (events["end_s"] <= piece.duration_s).all()
@@ -46,12 +46,12 @@ def assert_sound(piece: Piece) -> None:
 
 
 def read(job: tuple[str, int]) -> tuple[str, float]:
-    """(what became of one mutated file, seconds that it took)."""
+    """Reads one damaged file, (path, seed); returns (the outcome, the seconds that it took)."""
     path, seed = job
     data = mutate(pathlib.Path(path).read_bytes(), np.random.default_rng(seed))
     began_s = time.perf_counter()
     try:
-        assert_sound(parse_midi(data, "file"))
+        assert_valid(parse_midi(data, "file"))
         outcome = "read"
     except InputError as error:
         outcome = re.sub(r"\d+|0x\w+", "N", str(error).removeprefix("file: "))
@@ -59,18 +59,18 @@ def read(job: tuple[str, int]) -> tuple[str, float]:
 
 
 def main(_) -> None:
-    """Reads them all and prints what became of them; any other exception ends it."""
+    """Reads all files and prints the outcomes; an exception other than InputError ends the program."""
     paths = sorted(map(str, pathlib.Path(flags.FLAGS.midi_dir).rglob("*.mid")))
     jobs = [(paths[seed % len(paths)], seed) for seed in range(flags.FLAGS.files)]
     with concurrent.futures.ProcessPoolExecutor() as executor:
         outcomes, seconds = zip(*executor.map(read, jobs, chunksize=50))
-    print(f"{len(jobs)} mutated files; the slowest took {max(seconds):.2f} s.\n")
-    print("| what became of them | files |\n|---|---|")
+    print(f"{len(jobs)} damaged files; the slowest took {max(seconds):.2f} s.\n")
+    print("| outcome | files |\n|---|---|")
     for outcome, n in collections.Counter(outcomes).most_common(12):
         print(f"| {outcome} | {n} |")
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("midi_dir", "../shared/midi", "Folder of MIDI files.")
-    flags.DEFINE_integer("files", 10_000, "Mutated files to read.")
+    flags.DEFINE_string("midi_dir", None, "Folder of MIDI files.", required=True)
+    flags.DEFINE_integer("files", 10_000, "Number of damaged files to read.")
     app.run(main)

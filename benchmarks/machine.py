@@ -1,4 +1,4 @@
-"""What measures share: the processor's name, and processes to measure in."""
+"""What the benchmarks share: the name of the processor, and measurements in processes of their own."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import pathlib
 import platform
 import subprocess
 import sys
+from typing import Any
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 def processor() -> str:
-    """Model and number of cores that this process may run on."""
+    """Returns the model of the processor, and the number of cores that this process may use."""
     cpu_info = pathlib.Path("/proc/cpuinfo")
     lines = cpu_info.read_text().splitlines() if cpu_info.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -21,12 +22,12 @@ def processor() -> str:
     return f"{models[0] if models else platform.processor()}, {n_cores} core{'' if n_cores == 1 else 's'}"
 
 
-def measured(module: str, python: str, function: str, *arguments: str):
-    """What a function of a benchmark returns, in a process of its own; None where it fails.
+def measure(module: str, python: str, function: str, *arguments: str) -> Any:
+    """Calls a function of a benchmark in a process of its own; returns its value, or None if it fails.
 
     Args:
-        module: of the benchmark; run with `--measure FUNCTION ARGUMENT...` it prints the value as JSON, last.
-        python: interpreter.
+        module: the benchmark; with `--measure FUNCTION ARGUMENT...` it prints the value as JSON in its last line.
+        python: the Python interpreter.
         function, arguments: what to call.
     """
     done = subprocess.run(

@@ -1,17 +1,19 @@
-"""Peers in PyTorch, trained on the same chunks and scored by the same code.
+"""Networks of other projects in PyTorch, trained on the same chunks and scored by the same code.
 
     python -m benchmarks.peers --peer=conv_tasnet --run_dir=runs/conv_tasnet --steps=1000 [flags of train.py]
 
-Conv-TasNet is asteroid's, HDemucs and HTDemucs are demucs's. They live in an environment of their own (no TensorFlow):
+Conv-TasNet is from asteroid, HDemucs and HTDemucs are from demucs. They need an environment of their own, without
+TensorFlow:
 
     pip install torch==2.13.0
     pip install --no-deps asteroid asteroid-filterbanks demucs
     pip install absl-py einops h5py huggingface_hub jinja2 julius matplotlib mido pretty_midi pyfluidsynth
     pip install pyyaml requests safetensors scipy soundfile soxr tensorboard tqdm
 
-Each is trained with Adam on the mean squared error, at its authors' learning rate, which rises and falls as with
---schedule=cosine, in float32; and applied in windows as long as those that it was trained on, half overlapping and
-cross-faded. PyTorch's threads wait for each other: on a machine that has other work to do they lose most of their time.
+Each is trained in float32 with Adam on the mean squared error. The learning rate follows --schedule=cosine, with the
+authors' value at its peak. The trained network is applied in windows of the length that it was trained on, which
+overlap by half and are cross-faded. Nothing else should run on the machine: PyTorch's threads wait for each other, and
+lose most of their time if one of them is delayed.
 """
 
 from __future__ import annotations
@@ -22,27 +24,27 @@ import itertools
 import json
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from absl import app, flags
 from tqdm import tqdm
 
-from data_gen.files import write_atomically
+from data_gen.files import replacing, write_atomically
 from data_gen.workers import Workers
 from sourcesep import config as sourcesep_config
 from sourcesep import sources
 from sourcesep.config import Config
 from sourcesep.evaluate import evaluation
-from sourcesep.evaluate import sources as scored
-from sourcesep.evaluate.sources import Song
+from sourcesep.evaluate.songs import Song, list_held_out
 from sourcesep.run_dir import RunDir
 
 LEARNING_RATES = {"conv_tasnet": 1e-3, "hdemucs": 3e-4, "htdemucs": 3e-4}
 
 
-def build(peer: str, config: Config):
-    """A torch module from [batch, time] to [batch, time, target]."""
+def build(peer: str, config: Config) -> Any:
+    """Builds a torch module from [batch, time] to [batch, time, target]."""
     import torch
 
     n_targets, rate = len(config.targets), config.sample_rate
@@ -64,14 +66,14 @@ def build(peer: str, config: Config):
         model = HTDemucs(list(config.targets), audio_channels=1, samplerate=rate, segment=segment)
 
     class Peer(torch.nn.Module):
-        """The same in and out for all."""
+        """Gives all peers the same shapes of input and output."""
 
-        def __init__(self):
+        def __init__(self) -> None:
             super().__init__()
             self.model = model
 
-        def forward(self, mixture):
-            """[batch, time] -> [batch, time, target]."""
+        def forward(self, mixture: torch.Tensor) -> torch.Tensor:
+            """Separates [batch, time] into [batch, time, target]."""
             stems = self.model(mixture[:, None])
             return (stems[:, :, 0] if stems.ndim == 4 else stems).transpose(1, 2)
 
@@ -79,7 +81,7 @@ def build(peer: str, config: Config):
 
 
 def batches(workers: Workers, config: Config) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(mixture [batch, time], stems [batch, time, target]), drawn from a pool of chunks, each once."""
+    """Yields (mixture [batch, time], stems [batch, time, target]); each chunk is drawn once, from a pool of chunks."""
     rng = np.random.default_rng(config.seed)
     pool: list[tuple[np.ndarray, np.ndarray]] = []
     for visit in workers:
@@ -89,8 +91,8 @@ def batches(workers: Workers, config: Config) -> Iterator[tuple[np.ndarray, np.n
             yield tuple(map(np.stack, zip(*drawn)))
 
 
-def train(peer: str, config: Config, run_dir: pathlib.Path):
-    """Trains, logs the losses for TensorBoard, and returns the module. A run that is there is not repeated."""
+def train(peer: str, config: Config, run_dir: pathlib.Path) -> Any:
+    """Trains a peer, logs losses for TensorBoard, and returns the module; loads it if the run is complete."""
     import torch
     from torch.utils.tensorboard import SummaryWriter
 
@@ -103,10 +105,10 @@ def train(peer: str, config: Config, run_dir: pathlib.Path):
         return model.eval()
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
     write_atomically(run_dir / "peer.json", json.dumps({"parameters": n_parameters}).encode())
-    for log in run_dir.glob("events.out.tfevents*"):  # of a run that was stopped: this one begins anew
+    for log in run_dir.glob("events.out.tfevents*"):  # from a run that was stopped; this one starts again
         log.unlink()
     optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATES[peer])
-    schedule = torch.optim.lr_scheduler.OneCycleLR(  # with 0.05 it divides by zero at 20 steps
+    schedule = torch.optim.lr_scheduler.OneCycleLR(  # a pct_start of 0.05 divides by zero at 20 steps
         optimizer, LEARNING_RATES[peer], config.steps, pct_start=0.0499, cycle_momentum=False
     )
     chunker = dataclasses.replace(sources.make_chunker(config, "train"), context_samples=0)
@@ -122,23 +124,23 @@ def train(peer: str, config: Config, run_dir: pathlib.Path):
             torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
             optimizer.step()
             schedule.step()
-            log.add_scalar("loss", float(loss), step, new_style=True)  # as TensorFlow writes it
+            log.add_scalar("loss", float(loss), step, new_style=True)  # in the format that TensorFlow uses
             bar.set_postfix_str(f"loss {float(loss):.5f}", refresh=False)
             bar.update()
-    torch.save(model.state_dict(), run_dir / "partial.pt")
-    os.replace(run_dir / "partial.pt", weights)
+    with replacing(weights) as partial:
+        torch.save(model.state_dict(), partial)
     return model.eval()
 
 
-def separate_with(model, config: Config) -> Callable:
-    """The `separate` that `evaluation.evaluate` asks for."""
+def separate_with(model: Any, config: Config) -> evaluation.Separate:
+    """Returns the function that `evaluation.evaluate` separates songs with."""
     import torch
 
     width = config.chunk_samples
     hop = width // 2
     weight = np.minimum(np.arange(width) + 1, np.arange(width, 0, -1)).astype(np.float32)[:, None]
 
-    def separate(song: Song, advance: Callable[[float], None]) -> dict[str, np.ndarray]:
+    def separate(song: Song, advance: evaluation.Advance) -> dict[str, np.ndarray]:
         mixture = song.mixture[:, 0]
         n_windows = -(-len(mixture) // hop) + 1
         padded = np.pad(mixture, (hop, n_windows * hop + width - hop - len(mixture)))
@@ -162,13 +164,11 @@ def main(_) -> None:
     options = flags.FLAGS
     config = Config.from_flags()
     run_dir = pathlib.Path(options.run_dir)
-    RunDir(run_dir).create(config)
+    RunDir(run_dir).create_or_resume(config)
     model = train(options.peer, config, run_dir)
-    held_out = scored.rendered(
-        config, config.targets, options.test_midi_dir, options.test_soundfonts, options.pieces, options.seconds
-    )
+    songs = list_held_out(config, options.test_midi_dir, options.test_soundfonts, options.pieces, options.seconds)
     separate = separate_with(model, config)
-    print(evaluation.evaluate(held_out, run_dir / "evaluation", options.peer, separate, config).table)
+    print(evaluation.evaluate(songs, run_dir / "evaluation", options.peer, separate, config).table)
 
 
 if __name__ == "__main__":

@@ -1,19 +1,22 @@
-"""From visits to batches: `python -m benchmarks.pipeline`. Prints Markdown.
+"""Measures the way from visits to batches: `python -m benchmarks.pipeline`. Prints Markdown.
 
-What tf.data adds to the workers, what --reuse=auto gains while training waits for data, how long a start takes, and
-whether memory stays flat.
+The measurements are the cost of tf.data, the gain of --reuse=auto while training waits for data, the time to the first
+batch, and the memory of a worker over many visits.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import multiprocessing
 import os
 import pathlib
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -22,8 +25,9 @@ import numpy as np
 from absl import app, flags
 from tqdm import tqdm
 
+from benchmarks.machine import ROOT
 from data_gen import corpus, midi
-from data_gen.chunks import Chunker
+from data_gen.chunks import Chunker, Visit
 from data_gen.instruments import parse_instruments
 from data_gen.played import PlayedStems
 from data_gen.synth import default_soundfont
@@ -34,24 +38,36 @@ RATE, CHUNK, BATCH = 44_100, 4_410, 12
 
 
 def chunker(midi_dir: str | None = None) -> Chunker:
-    """Chunks as in the published experiment."""
+    """Returns the chunker of the published experiment."""
     pieces = corpus.open_corpus(flags.FLAGS.midi_dir if midi_dir is None else midi_dir, INSTRUMENTS, "all", 0)
     source = PlayedStems(pieces, INSTRUMENTS, (default_soundfont(),), RATE)
     return Chunker(source, "train", source.names, CHUNK)
 
 
-def batches_of(visits, reuse: int = 1):
-    """(iterator of batches, the reuse variable). TensorFlow is imported here: worker processes import this module."""
+def batches_of(visits: Iterable[Visit], reuse: int = 1) -> tuple[Iterator, Any]:
+    """Returns (iterator of batches, the reuse variable).
+
+    TensorFlow is imported here, since worker processes import this module.
+    """
     import tensorflow as tf
 
     from sourcesep.train.dataset import make_dataset
 
     variable = tf.Variable(reuse, dtype=tf.int64)
-    return iter(make_dataset(visits, CHUNK, len(INSTRUMENTS), variable, 1_000, BATCH, 0)), variable
+    dataset = make_dataset(
+        visits,
+        time_samples=CHUNK,
+        n_targets=len(INSTRUMENTS),
+        reuse=variable,
+        pool_chunks=1_000,
+        batch_size=BATCH,
+        seed=0,
+    )
+    return iter(dataset), variable
 
 
 def rate_of_workers(n_workers: int, seconds: float) -> float:
-    """Chunks per second straight from the processes."""
+    """Measures chunks per second directly from the worker processes."""
     with Workers(chunker(), n_workers) as workers:
         next(workers)
         began_s, n_chunks = time.monotonic(), 0
@@ -61,7 +77,7 @@ def rate_of_workers(n_workers: int, seconds: float) -> float:
 
 
 def rate_of_dataset(n_workers: int, seconds: float) -> float:
-    """Chunks per second out of tf.data, after the pool is full."""
+    """Measures chunks per second from tf.data, after the pool is full."""
     with Workers(chunker(), n_workers) as workers:
         batches, _ = batches_of(workers)
         for _ in range(10):
@@ -73,9 +89,13 @@ def rate_of_dataset(n_workers: int, seconds: float) -> float:
 
 
 def training(mode: str, step_s: float, seconds: float, per_visit_s: float) -> tuple[float, int]:
-    """(steps per second, reuse at the end) of a trainer that takes `step_s` a step, with a renderer slowed down."""
+    """Measures a trainer that takes `step_s` per step, with workers that are slowed down by `per_visit_s` per visit.
 
-    def slowed(workers):
+    Returns:
+        (steps per second, reuse at the end)
+    """
+
+    def slow_down(workers: Workers) -> Iterator[Visit]:
         for visit in workers:
             time.sleep(per_visit_s)
             yield visit
@@ -83,7 +103,7 @@ def training(mode: str, step_s: float, seconds: float, per_visit_s: float) -> tu
     with Workers(chunker(), 1) as workers:
         from sourcesep.train.dataset import ReuseController
 
-        batches, reuse = batches_of(slowed(workers))
+        batches, reuse = batches_of(slow_down(workers))
         controller = ReuseController(reuse, mode)
         next(batches)
         steps, rate_from = 0, time.monotonic() + seconds / 2
@@ -98,10 +118,12 @@ def training(mode: str, step_s: float, seconds: float, per_visit_s: float) -> tu
 
 
 def seconds_to_first_batch(midi_dir: str, cache: str) -> float:
-    """From the start of a new process to its first batch: imports, index, SoundFont, workers and pool."""
-    command = [sys.executable, __file__, f"--first_batch={midi_dir or 'composed'}"]
+    """Measures a new process from its start to its first batch: imports, index, SoundFont, workers and pool."""
+    command = [sys.executable, "-m", "benchmarks.pipeline", f"--first_batch={midi_dir or 'composed'}"]
     began_s = time.time()
-    child = subprocess.run(command, env={**os.environ, "XDG_CACHE_HOME": cache}, stdout=subprocess.PIPE, check=True)
+    child = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "XDG_CACHE_HOME": cache}, stdout=subprocess.PIPE, check=True
+    )
     return float(child.stdout) - began_s
 
 
@@ -126,7 +148,7 @@ def write_midi(piece: midi.Piece, path: pathlib.Path) -> None:
 
 
 def memory_mb(pid: int) -> float:
-    """Resident memory of a process."""
+    """Returns the resident memory of a process, in MiB."""
     pages = int(pathlib.Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
@@ -138,11 +160,11 @@ def write_song(job: tuple[int, str]) -> None:
 
 
 def main(_) -> None:
-    """Measures and prints."""
+    """Measures and prints the results."""
     if flags.FLAGS.first_batch:
         folder = flags.FLAGS.first_batch.replace("composed", "")
         with Workers(chunker(folder), max(1, (os.cpu_count() or 2) - 1)) as workers:
-            workers.start()  # as train.py does, before TensorFlow is imported
+            workers.start()  # before TensorFlow is imported, as in train.py
             next(batches_of(workers)[0])
             print(time.time())
         return
@@ -154,22 +176,22 @@ def main(_) -> None:
         with concurrent.futures.ProcessPoolExecutor() as executor:
             jobs = ((index, str(songs)) for index in range(n_files))
             list(tqdm(executor.map(write_song, jobs, chunksize=20), total=n_files, desc="writing MIDI"))
-        seconds_to_first_batch(
-            "", folder
-        )  # matplotlib, which Keras imports, makes its font cache in a new cache folder
+        seconds_to_first_batch("", folder)  # not counted: matplotlib writes its font cache into the new cache folder
         print("| from the start of a process, imports included | seconds to the first batch |\n|---|---|")
         print(f"| composed pieces | {seconds_to_first_batch('', folder):.1f} |")
         for state in ("read for the first time", "indexed"):
             print(f"| {n_files} MIDI files, {state} | {seconds_to_first_batch(str(songs), folder):.1f} |")
     began_s = time.perf_counter()
     subprocess.run([sys.executable, "-c", "import tensorflow"], check=True, stderr=subprocess.DEVNULL)
-    print(f"| `import tensorflow` alone | {time.perf_counter() - began_s:.1f} |\n")
+    print(f"| only `import tensorflow` | {time.perf_counter() - began_s:.1f} |\n")
 
     print("| two worker processes | chunks of 100 ms per second |\n|---|---|")
-    rates = [(rate_of_workers(2, 10.0), rate_of_dataset(2, 10.0)) for _ in range(3)]  # in turn, since speeds drift
+    rates = [
+        (rate_of_workers(2, 10.0), rate_of_dataset(2, 10.0)) for _ in range(3)
+    ]  # alternating, since the speed of the machine drifts
     straight, through = np.median(rates, axis=0)
-    print(f"| straight from the workers | {straight:.0f} |")
-    print(f"| out of tf.data, pool and batches included | {through:.0f} ({through / straight:.0%}) |\n")
+    print(f"| directly from the workers | {straight:.0f} |")
+    print(f"| from tf.data, with pool and batches | {through:.0f} ({through / straight:.0%}) |\n")
 
     print("| trainer of 50 steps per second, renderer slowed to 300 chunks per second | steps per second | reuse |")
     print("|---|---|---|")
@@ -181,20 +203,22 @@ def main(_) -> None:
 
     with Workers(dataclasses.replace(chunker(), chunks_per_song=10), 1) as workers:  # many short renders
         next(workers)
-        (pid,) = workers._executor._processes
+        (process,) = multiprocessing.active_children()
         marks = {}
         for index in range(flags.FLAGS.renders + 1):
             next(workers)
             if index in (0, flags.FLAGS.renders // 4, flags.FLAGS.renders // 2, flags.FLAGS.renders):
-                marks[index] = memory_mb(pid)
+                marks[index] = memory_mb(process.pid)
     soundfont_mb = os.path.getsize(default_soundfont()) / 2**20
     print(f"Memory of a worker after N visits (its SoundFont has {soundfont_mb:.0f} MB): ", end="")
     print(", ".join(f"{index}: {mb:.0f} MB" for index, mb in marks.items()))
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("midi_dir", "", "Folder of MIDI files for the chunks; empty for composed pieces.")
-    flags.DEFINE_integer("files", 10_000, "MIDI files in the folder whose start is timed; 0 leaves it out.")
-    flags.DEFINE_integer("renders", 10_000, "Visits over which a worker's memory is watched.")
-    flags.DEFINE_string("first_batch", None, "Internal: times the first batch of this folder, and stops.")
+    flags.DEFINE_string("midi_dir", "", "Folder of MIDI files; empty for composed pieces.")
+    flags.DEFINE_integer(
+        "files", 10_000, "Number of MIDI files in the folder for which the time to the first batch is measured."
+    )
+    flags.DEFINE_integer("renders", 10_000, "Number of visits over which a worker's memory is measured.")
+    flags.DEFINE_string("first_batch", None, "Internal: prints the time of the first batch of this folder, and ends.")
     app.run(main)

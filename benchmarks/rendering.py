@@ -1,6 +1,7 @@
-"""How fast chunks are rendered, side by side in one run: `python -m benchmarks.rendering --midi_dir=DIR`.
+"""Measures how fast chunks are rendered: `python -m benchmarks.rendering --midi_dir=DIR`. Prints Markdown.
 
-Prints a Markdown table. The usual way is pretty_midi's: every instrument's whole song through `fluidsynth()`, then cut.
+All ways are measured in one run. The usual way is that of pretty_midi: `fluidsynth()` renders the whole song of each
+instrument, and the result is cut.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from data_gen.played import PlayedStems
 from data_gen.workers import Workers
 
 try:
-    import tinysoundfont  # pip install --no-deps tinysoundfont: it asks for pyaudio, which rendering does not need
+    import tinysoundfont  # pip install --no-deps tinysoundfont: without pyaudio, which rendering does not need
 except ImportError:
     tinysoundfont = None
 
@@ -36,7 +37,7 @@ def chunker(corpus: Corpus, soundfont: str) -> Chunker:
 
 
 def usual_way(path: str, soundfont: str, rng: np.random.Generator) -> np.ndarray:
-    """Renders each instrument's whole song with pretty_midi, then cuts: [chunk, time, instrument]."""
+    """Renders the whole song of each instrument with pretty_midi, and cuts chunks [chunk, time, instrument]."""
     song = pretty_midi.PrettyMIDI(path)
     stems = []
     for instrument in INSTRUMENTS:
@@ -82,7 +83,7 @@ def with_tinysoundfont(ours: Chunker, visits: int) -> float:
 
 
 def chunks_per_second(workers: Workers, visits: int) -> float:
-    """Chunks per second of wall time, after the first visit."""
+    """Measures chunks per second of wall time, after the first visit."""
     next(workers)
     began_s, n_chunks = time.perf_counter(), 0
     for _ in range(visits):
@@ -91,7 +92,7 @@ def chunks_per_second(workers: Workers, visits: int) -> float:
 
 
 def share_in_fluidsynth(some: Chunker, visits: int) -> tuple[float, float]:
-    """Shares of a visit's CPU time: inside FluidSynth in all, and inside it on audio that ends up in chunks."""
+    """Measures shares of a visit's CPU time: all of FluidSynth, and FluidSynth on audio that ends up in chunks."""
     inside_s = useful_s = 0.0
     fluid = fluidsynth_library.load()
     original_process, original_renew = fluid.process, synth.Synthesizer._renew
@@ -126,7 +127,7 @@ def share_in_fluidsynth(some: Chunker, visits: int) -> tuple[float, float]:
 
 
 def main(_) -> None:
-    """Measures and prints."""
+    """Measures and prints the results."""
     soundfont = flags.FLAGS.soundfont or synth.default_soundfont()
     corpus = MidiCorpus(flags.FLAGS.midi_dir, INSTRUMENTS)
     ours = chunker(corpus, soundfont)
@@ -162,8 +163,8 @@ def main(_) -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("midi_dir", "../shared/midi", "Folder of MIDI files.")
-    flags.DEFINE_string("soundfont", "", "SoundFont; empty for the default one.")
-    flags.DEFINE_integer("visits", 40, "Visits to time.")
-    flags.DEFINE_integer("usual_visits", 5, "Visits to time of the usual way.")
+    flags.DEFINE_string("midi_dir", None, "Folder of MIDI files.", required=True)
+    flags.DEFINE_string("soundfont", "", "SoundFont; empty for the default of train.py.")
+    flags.DEFINE_integer("visits", 40, "Number of visits to measure.")
+    flags.DEFINE_integer("usual_visits", 5, "Number of visits to measure in the usual way.")
     app.run(main)

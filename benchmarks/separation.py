@@ -1,8 +1,8 @@
-"""How fast separation is: `python -m benchmarks.separation --torch_python=PYTHON`. Prints Markdown.
+"""Measures the speed of separation: `python -m benchmarks.separation --torch_python=PYTHON`. Prints Markdown.
 
-Seconds of audio for each second of computing, mono, on random weights: each model through Keras, its SavedModel and
-TFLite, against the same network in PyTorch, and how the length of the windows matters. Each measurement is a process of
-its own.
+The figures are seconds of mono audio per second of computing, with random weights: of each model in Keras, as a
+SavedModel and in TFLite, of the same network in PyTorch, and for different lengths of windows. Each measurement runs in
+a process of its own.
 """
 
 from __future__ import annotations
@@ -13,8 +13,15 @@ import pathlib
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from benchmarks.machine import measured
+from benchmarks.machine import measure
+
+if TYPE_CHECKING:  # each measurement imports what it measures itself
+    import numpy as np
+
+    from sourcesep.config import Config
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -23,7 +30,7 @@ THIS = "benchmarks.separation"
 RATE = 44_100
 WINDOW_S = 3.0
 WINDOWS_S = (0.5, 1.0, 2.0, 4.0, 8.0)
-MIN_S, MIN_CALLS = 6.0, 2  # how long and how often is measured; the fastest call counts
+MIN_S, MIN_CALLS = 6.0, 2  # shortest duration of a measurement, in seconds, and smallest number of calls
 MODELS = {
     "wavenet": {},
     "tasnet": {"model": "tasnet", "stacks": 2, "blocks": 8, "encoder_stride": 16},
@@ -31,11 +38,11 @@ MODELS = {
     "baseline": {"model": "baseline"},
     "baseline_skip": {"model": "baseline_skip"},
 }
-PEERS = ("wavenet", "tasnet")  # those that are written in PyTorch too
+PEERS = ("wavenet", "tasnet")  # the models that exist in PyTorch too (torch_networks.py)
 
 
-def times_real_time(function, seconds: float) -> float:
-    """How many seconds of audio a function that does `seconds` of it does in a second."""
+def times_real_time(function: Callable[[], object], seconds: float) -> float:
+    """Measures the seconds of audio per second of a function that processes `seconds`; the fastest call counts."""
     function()
     durations_s, end_s = [], time.perf_counter() + MIN_S
     while len(durations_s) < MIN_CALLS or time.perf_counter() < end_s:
@@ -45,23 +52,23 @@ def times_real_time(function, seconds: float) -> float:
     return seconds / min(durations_s)
 
 
-def config_of(name: str):
-    """The Config of a model."""
+def config_of(name: str) -> Config:
+    """Returns the Config of a model."""
     from sourcesep.config import Config
 
-    return Config(**MODELS[name])
+    return Config.from_values(MODELS[name])
 
 
-def noise(window_s: float):
-    """[1, time, 1]."""
+def noise(window_s: float) -> np.ndarray:
+    """Returns a window of noise, float32 [1, time, 1]."""
     import numpy as np
 
-    n_samples = round(window_s * RATE) // 4096 * 4096  # whole strides of every model
+    n_samples = round(window_s * RATE) // 4096 * 4096  # a multiple of the stride of every model
     return (0.1 * np.random.default_rng(0).standard_normal((1, n_samples, 1))).astype(np.float32)
 
 
 def keras_speed(name: str, policy: str, window_s: float = WINDOW_S) -> float:
-    """Through a tf.function of the Keras model, as the Separator calls it."""
+    """Measures a tf.function of the Keras model, as the Separator uses it."""
     import tensorflow as tf
 
     from sourcesep.models import build
@@ -73,12 +80,12 @@ def keras_speed(name: str, policy: str, window_s: float = WINDOW_S) -> float:
 
 
 def windows_speed(name: str, policy: str) -> list[float]:
-    """`keras_speed` for each of WINDOWS_S."""
+    """Measures `keras_speed` for each of WINDOWS_S."""
     return [keras_speed(name, policy, window_s) for window_s in WINDOWS_S]
 
 
 def saved_model_speed(name: str, _policy: str) -> float:
-    """Through the SavedModel's first signature."""
+    """Measures the first signature of the SavedModel."""
     import tensorflow as tf
 
     from sourcesep.export import exporting, saved_model
@@ -95,7 +102,7 @@ def saved_model_speed(name: str, _policy: str) -> float:
 
 
 def tflite_speed(name: str, type_: str) -> float:
-    """Through the interpreter, on all cores."""
+    """Measures the TFLite interpreter, on all cores."""
     from sourcesep.export import exporting, tflite
     from sourcesep.models import build
     from sourcesep.models.receptive_field import receptive_field
@@ -111,7 +118,7 @@ def tflite_speed(name: str, type_: str) -> float:
 
 
 def torch_speed(name: str, policy: str) -> float:
-    """Through PyTorch."""
+    """Measures the same network in PyTorch."""
     import torch
 
     from benchmarks import torch_networks
@@ -119,7 +126,7 @@ def torch_speed(name: str, policy: str) -> float:
     network = torch_networks.NETWORKS[name]().eval()
     window = torch.from_numpy(noise(WINDOW_S)).transpose(1, 2)
 
-    def forward():
+    def forward() -> None:
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=policy == "mixed_bfloat16"):
             network(window)
 
@@ -127,7 +134,7 @@ def torch_speed(name: str, policy: str) -> float:
 
 
 def main(torch_python: str) -> None:
-    """Measures and prints."""
+    """Measures and prints the results."""
     columns = {
         "Keras float32": (sys.executable, "keras_speed", "float32"),
         "PyTorch float32": (torch_python, "torch_speed", "float32"),
@@ -138,24 +145,24 @@ def main(torch_python: str) -> None:
         "TFLite dynamic": (sys.executable, "tflite_speed", "dynamic"),
     }
     print(
-        f"Seconds of {RATE:,} Hz mono split in a second of computing, windows of {WINDOW_S:g} s; the tasnet has 2 x 8"
+        f"Seconds of {RATE:,} Hz mono audio separated per second of computing, in windows of {WINDOW_S:g} s; tasnet "
+        "has 2 x 8 blocks.\n"
     )
-    print("blocks.\n")
     print(f"| | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
     for name in MODELS:
         cells = []
         for python, function, how in columns.values():
             is_there = python and (function != "torch_speed" or name in PEERS)
-            value = measured(THIS, python, function, name, how) if is_there else None
+            value = measure(THIS, python, function, name, how) if is_there else None
             cells.append("-" if value is None else f"{value:.2f}")
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
     print(f"\n| windows of | {' | '.join(f'{window_s:g} s' for window_s in WINDOWS_S)} |")
     print(f"|---|{'---|' * len(WINDOWS_S)}")
     for name in ("wavenet", "tasnet"):
-        values = measured(THIS, sys.executable, "windows_speed", name, "float32") or []
+        values = measure(THIS, sys.executable, "windows_speed", name, "float32") or []
         print(f"| {name}, Keras float32 | {' | '.join(f'{value:.2f}' for value in values)} |", flush=True)
     print(
-        "\nWindows overlap by the receptive field, which comes off these figures: by a third for one of three fields."
+        "\nWindows overlap by the receptive field, which lowers these figures: by a third for windows of three fields."
     )
 
 

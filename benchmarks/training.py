@@ -1,8 +1,9 @@
-"""How fast training is: `python -m benchmarks.training --torch_python=PYTHON`. Prints Markdown.
+"""Measures the speed of training: `python -m benchmarks.training --torch_python=PYTHON`. Prints Markdown.
 
-The published WaveNet against the same network in PyTorch, which needs an environment of its own
-(`python -m venv torch && torch/bin/pip install torch==2.13.0 numpy`), and against a large matrix product; then what
-mixed precision does to the loss, and whether training waits or grows. Each measurement is a process of its own.
+The published WaveNet is compared with the same network in PyTorch, which needs an environment of its own
+(`python -m venv torch && torch/bin/pip install torch==2.13.0 numpy`), and with a large matrix product. Further
+measurements are the effect of mixed precision on the loss, the time that training waits for data, and its memory over
+time. Each measurement runs in a process of its own.
 """
 
 from __future__ import annotations
@@ -13,21 +14,22 @@ import pathlib
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
-from benchmarks.machine import ROOT, measured
+from benchmarks.machine import ROOT, measure
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 THIS = "benchmarks.training"
 
 BATCH, TIME, TARGETS = 12, 4_410, 4
-N_STEPS = 6  # timed; the median is taken
-MATMUL = 4_096
+N_STEPS = 6  # number of steps that are measured; the median counts
+MATMUL = 4_096  # rows and columns of the matrices
 DTYPES = ("float32", "bfloat16")
 
 
-def median_s(function, n: int) -> float:
-    """Median duration of a function over n calls, after one that does not count."""
+def median_s(function: Callable[[], object], n: int) -> float:
+    """Measures the median duration of a function over n calls, after one call that is not counted."""
     function()
     durations_s = []
     for _ in range(n):
@@ -38,14 +40,14 @@ def median_s(function, n: int) -> float:
 
 
 def tensorflow_step(dtype: str) -> float:
-    """Seconds for a training step of ours."""
+    """Measures the seconds of a training step of sourcesep."""
     import numpy as np
 
     from sourcesep.config import Config
     from sourcesep.train.losses import make_loss
-    from sourcesep.train.training import _make_stepper
+    from sourcesep.train.training import make_stepper
 
-    stepper = _make_stepper(Config(mixed_precision=dtype), make_loss("mae", TARGETS, TIME))
+    stepper = make_stepper(Config(mixed_precision=dtype), make_loss("mae"))
     rng = np.random.default_rng(0)
     stems = 0.1 * rng.standard_normal((BATCH, TIME, TARGETS)).astype(np.float32)
     mixture = stems.sum(axis=2, keepdims=True)
@@ -53,7 +55,7 @@ def tensorflow_step(dtype: str) -> float:
 
 
 def tensorflow_matmul(dtype: str) -> float:
-    """Seconds for a product of two square matrices."""
+    """Measures the seconds of a product of two square matrices."""
     import tensorflow as tf
 
     one = tf.cast(tf.random.normal([MATMUL, MATMUL]), dtype)
@@ -61,7 +63,7 @@ def tensorflow_matmul(dtype: str) -> float:
 
 
 def torch_step(dtype: str, is_compiled: bool) -> float:
-    """Seconds for a training step in PyTorch."""
+    """Measures the seconds of a training step in PyTorch."""
     import torch
 
     from benchmarks.torch_networks import WaveNet
@@ -72,7 +74,7 @@ def torch_step(dtype: str, is_compiled: bool) -> float:
     stems = 0.1 * torch.randn(BATCH, TARGETS, TIME)
     mixture = stems.sum(1, keepdim=True)
 
-    def step():
+    def step() -> float:
         optimizer.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
             estimates = forward(mixture)
@@ -85,17 +87,17 @@ def torch_step(dtype: str, is_compiled: bool) -> float:
 
 
 def torch_eager(dtype: str) -> float:
-    """Seconds for a training step in PyTorch as it comes."""
+    """Measures the seconds of a training step in PyTorch without torch.compile."""
     return torch_step(dtype, False)
 
 
 def torch_compiled(dtype: str) -> float:
-    """Seconds for a training step under torch.compile."""
+    """Measures the seconds of a training step with torch.compile."""
     return torch_step(dtype, True)
 
 
 def profile(dtype: str) -> dict[str, float]:
-    """Share of the operations' time that each kind of operation takes in one of our steps."""
+    """Measures the share of the time that each kind of operation takes in a training step of sourcesep."""
     import collections
     import tempfile
 
@@ -105,9 +107,9 @@ def profile(dtype: str) -> dict[str, float]:
 
     from sourcesep.config import Config
     from sourcesep.train.losses import make_loss
-    from sourcesep.train.training import _make_stepper
+    from sourcesep.train.training import make_stepper
 
-    stepper = _make_stepper(Config(mixed_precision=dtype), make_loss("mae", TARGETS, TIME))
+    stepper = make_stepper(Config(mixed_precision=dtype), make_loss("mae"))
     mixture = np.zeros((BATCH, TIME, 1), np.float32)
     stems = np.zeros((BATCH, TIME, TARGETS), np.float32)
     stepper.step(mixture, stems)
@@ -122,24 +124,25 @@ def profile(dtype: str) -> dict[str, float]:
             for event in line.events:
                 name = plane.event_metadata[event.metadata_id].name
                 kind = name.rpartition(":")[2].strip()
-                if ":" in name and "::" not in name and not kind.startswith("__"):  # an operation is NODE:KIND
+                if ":" in name and "::" not in name and not kind.startswith("__"):  # operations are named NODE:KIND
                     seconds[kind] += event.duration_ps / 1e12
     total = sum(seconds.values())
     return {kind: value / total for kind, value in seconds.most_common(7)}
 
 
 def loss_after(dtype: str) -> float:
-    """Mean loss of steps 181 to 200 of a WaveNet of 64 filters and 2 stacks on composed pieces."""
-    return _trained("--stacks=2", "--filters=64", "--head_filters=128,128", f"--mixed_precision={dtype}", steps=200)[0]
+    """Returns the mean loss of steps 101 to 200 of a WaveNet with 64 filters and 2 stacks, on composed pieces."""
+    return _train("--stacks=2", "--filters=64", "--head_filters=128,128", f"--mixed_precision={dtype}", steps=200)[0]
 
 
 def waiting_and_memory(dtype: str) -> list:
-    """[share of the time waited for data, peak memory after 100 and 500 steps in MB] at 16 kHz."""
+    """Returns [share of the time that training waits for data, peak memory in MB after 100 and 500 steps] at 16 kHz."""
     flags = ["--stacks=2", "--filters=32", "--head_filters=64", "--sample_rate=16000", f"--mixed_precision={dtype}"]
-    return _trained(*flags, steps=500)[1]
+    return _train(*flags, steps=500)[1]
 
 
-def _trained(*command: str, steps: int) -> tuple[float, list]:
+def _train(*command: str, steps: int) -> tuple[float, list]:
+    """Trains with these flags; returns (mean loss of the last 100 steps, values of `waiting_and_memory`)."""
     import tempfile
 
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -161,26 +164,30 @@ def _trained(*command: str, steps: int) -> tuple[float, list]:
 
 
 def main(torch_python: str) -> None:
-    """Measures, ours and theirs in turn, and prints."""
+    """Measures sourcesep and PyTorch alternately, and prints the results."""
     from sourcesep.config import Config
     from sourcesep.models import build
     from sourcesep.models.receptive_field import gflop_per_s
 
-    gflop = 3 * gflop_per_s(build(Config()), 44_100) * BATCH * TIME / 44_100  # backward costs twice the forward
+    gflop = (
+        3 * gflop_per_s(build(Config()), 44_100) * BATCH * TIME / 44_100
+    )  # the backward pass costs twice the forward pass
     rows = {
         "sourcesep": (sys.executable, "tensorflow_step"),
         "PyTorch, eager": (torch_python, "torch_eager"),
         "PyTorch, torch.compile": (torch_python, "torch_compiled"),
     }
-    print(f"The published WaveNet, batch {BATCH} x {TIME}: {gflop:,.0f} GFLOP a step.\n")
-    print("| | precision | seconds a step | GFLOP/s | of the matrix product | ours is faster by |")
+    print(f"The published WaveNet, batch {BATCH} x {TIME}: {gflop:,.0f} GFLOP per step.\n")
+    print(
+        "| | precision | seconds per step | GFLOP/s | share of the matrix product | times the duration of sourcesep |"
+    )
     print("|---|---|---|---|---|---|")
     for dtype in DTYPES:
-        ceiling = 2 * MATMUL**3 / 1e9 / measured(THIS, sys.executable, "tensorflow_matmul", dtype)
+        ceiling = 2 * MATMUL**3 / 1e9 / measure(THIS, sys.executable, "tensorflow_matmul", dtype)
         print(f"| matrix product of {MATMUL} | {dtype} | | {ceiling:,.0f} | 100% | |", flush=True)
         ours_s = None
         for label, (python, name) in rows.items():
-            seconds = measured(THIS, python, name, dtype) if python else None
+            seconds = measure(THIS, python, name, dtype) if python else None
             if seconds is None:
                 print(f"| {label} | {dtype} | not measured | | | |")
                 continue
@@ -188,13 +195,13 @@ def main(torch_python: str) -> None:
             figures = f"{seconds:.2f} | {gflop / seconds:,.0f} | {gflop / seconds / ceiling:.0%}"
             print(f"| {label} | {dtype} | {figures} | {seconds / ours_s:.2f} |", flush=True)
     for dtype in DTYPES:
-        shares = measured(THIS, sys.executable, "profile", dtype)
+        shares = measure(THIS, sys.executable, "profile", dtype)
         print(f"\nWhere the operations of a {dtype} step spend their time: ", end="")
         print(", ".join(f"{kind} {share:.0%}" for kind, share in shares.items()) + ".", flush=True)
-    losses = [measured(THIS, sys.executable, "loss_after", dtype) for dtype in DTYPES]
+    losses = [measure(THIS, sys.executable, "loss_after", dtype) for dtype in DTYPES]
     print(f"\nLoss after 200 steps (64 filters, 2 stacks): float32 {losses[0]:.5f}, bfloat16 {losses[1]:.5f}: ", end="")
     print(f"{losses[1] / losses[0] - 1:+.1%}.", flush=True)
-    waits, *memory = measured(THIS, sys.executable, "waiting_and_memory", "bfloat16")
+    waits, *memory = measure(THIS, sys.executable, "waiting_and_memory", "bfloat16")
     print(f"\n500 steps at 16 kHz: {waits:.1%} of the time waited for data; peak memory after 100 steps ", end="")
     print(f"{memory[0]:,.0f} MB, after 500 {memory[1]:,.0f} MB.")
 
@@ -205,6 +212,5 @@ if __name__ == "__main__":
     else:
         from absl import app, flags
 
-        flags.DEFINE_string("midi_dir", "", "Not used here.")
         flags.DEFINE_string("torch_python", "", "Python of an environment with PyTorch; empty to leave it out.")
         app.run(lambda _: main(flags.FLAGS.torch_python))

@@ -109,9 +109,9 @@ class Chunker:
         )
 
     def _cut(self, waveforms: list[np.ndarray], firsts: np.ndarray) -> np.ndarray:
-        """Waveforms [time of the stretch] -> [chunk, time with context, waveform]; chunks begin at `firsts`."""
+        """Cuts waveforms [time of the stretch] into [chunk, time with context, waveform]; chunks begin at `firsts`."""
         chunks = np.empty((len(firsts), self.time_samples, len(waveforms)), np.float32)
-        for chunk, first in zip(chunks, firsts.tolist()):  # chunk by chunk it stays within the processor's cache
+        for chunk, first in zip(chunks, firsts.tolist()):  # chunk by chunk, so that it stays in the processor's cache
             for position, waveform in enumerate(waveforms):
                 chunk[:, position] = waveform[first : first + self.time_samples]
         return chunks
@@ -171,7 +171,12 @@ def to_mono(stems: np.ndarray) -> np.ndarray:
 
 
 def _too_easy(stems: np.ndarray, mixture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For stems [instrument, chunk, time] and mixture [chunk, time]: which chunks are silent, which have one player."""
+    """Returns which chunks are silent and in which one instrument plays alone, two arrays bool [chunk].
+
+    Args:
+        stems: [instrument, chunk, time].
+        mixture: [chunk, time].
+    """
     energies = np.einsum("ict,ict->ic", stems, stems) / stems.shape[2]
     is_silent = np.einsum("ct,ct->c", mixture, mixture) / stems.shape[2] < 10 ** (SILENCE_DBFS / 10)
     loudest = energies.max(axis=0)

@@ -70,9 +70,8 @@ def _chord(symbol: str, tonic: int, mode: str) -> tuple:
     root = tonic + NUMERALS[numeral.lower()] + {"b": -1, "": 0, "#": 1}[accidental]
     tones = {(root + int(n)) % 12 for n in CHORDS["m" * numeral.islower() + suffix].split()}
     key = {(tonic + int(n)) % 12 for n in mode.split()}
-    scale = tones | {
-        p for p in key if not {(p - 1) % 12, (p + 1) % 12} & (tones - key)
-    }  # without neighbours of foreign tones
+    # A chord tone outside the key replaces the neighbouring tones of the key.
+    scale = tones | {p for p in key if not {(p - 1) % 12, (p + 1) % 12} & (tones - key)}
     return root % 12, *(tuple(p for p in range(128) if p % 12 in pitches) for pitches in (tones, scale))
 
 
@@ -388,7 +387,7 @@ def _is_minor(progression: str) -> bool:
 
 
 def _form(rng: random.Random, n_bars: float, long: int) -> list[tuple[str, int]]:
-    """Returns sections (letter, bars): a form, repeated and cut to `n_bars`, mostly with a last bar of one chord (Z)."""
+    """Returns sections (letter, bars): a form, repeated and cut to `n_bars`, often with a last bar of one chord (Z)."""
     letters, left, form = rng.choice(FORMS), round(n_bars), []
     while left > 0:
         for letter in letters.replace("I", "") if form else letters:

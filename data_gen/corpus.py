@@ -36,11 +36,11 @@ class Corpus(Protocol):
 
 
 class MidiCorpus:
-    """The pieces of a folder of MIDI files, searched recursively.
+    """The pieces of a folder of MIDI files, which is searched recursively.
 
     Args:
         midi_dir: the folder.
-        instruments: what is to be heard.
+        instruments: the instruments that are played.
         require: "all" to use only pieces that hold every instrument, "any" for pieces that hold at least one.
         progress: whether a first scan shows a progress bar.
 
@@ -80,32 +80,32 @@ class MidiCorpus:
         )
 
     def size(self, split: str) -> int:
-        """Number of pieces in a split."""
+        """Returns the number of pieces in a split."""
         return len(self.splits[split])
 
     def name(self, split: str, index: int) -> str:
-        """Path of a piece, for messages."""
+        """Returns the path of a piece, for messages."""
         return os.path.join(self.midi_dir, self.splits[split][index].path)
 
     def load(self, split: str, index: int) -> midi.Piece:
-        """One piece, from the cache if it is there. Raises InputError if it is in neither place any more."""
+        """Returns one piece, from the cache or else from its file. Raises InputError if both are gone."""
         entry = self.splits[split][index]
         return load_piece(entry.digest, self.name(split, index))
 
 
 class ComposedCorpus:
-    """Pieces that the composer makes from a seed: the corpus that needs no files."""
+    """Pieces that the composer makes from a seed, without files."""
 
     def __init__(self, seed: int, instruments: Sequence[Instrument]):
         self.seed = seed
         self.instruments = tuple(instruments)
 
     def size(self, split: str) -> int:
-        """Number of pieces in a split."""
+        """Returns the number of pieces in a split."""
         return COMPOSED_PIECES[split]
 
     def name(self, split: str, index: int) -> str:
-        """Name of a piece, for messages."""
+        """Returns the name of a piece, for messages."""
         return f"composed-{split}-{self.seed}-{index}"
 
     def load(self, split: str, index: int) -> midi.Piece:
@@ -119,7 +119,7 @@ def _compose(seed: int, instruments: tuple[Instrument, ...], split: str, index: 
 
 
 def open_corpus(midi_dir: str, instruments: Sequence[Instrument], require: str, seed: int) -> Corpus:
-    """The corpus of a folder, or the composer's if `midi_dir` is empty. See MidiCorpus for what it raises."""
+    """Returns the corpus of a folder, or the composer's if `midi_dir` is empty. Raises InputError like MidiCorpus."""
     if midi_dir:
         return MidiCorpus(midi_dir, instruments, require)
     return ComposedCorpus(seed, instruments)

@@ -35,17 +35,17 @@ MIN_FILES_FOR_PROCESSES = 50  # below it, starting processes takes longer than r
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """What the index knows of one file.
+    """What the index holds about one file.
 
     Attributes:
         path: relative to the folder.
-        size, mtime_ns: of the file when it was read; the entry is stale when they differ.
+        size, mtime_ns: size in bytes and time of change when the file was read; the entry is stale if they differ.
         error: why the file cannot be used, or "".
-        digest: hash of the file, names the stored events.
+        digest: hash of the file, under which its events are stored.
         duration_s: in seconds.
         notes: "bank:program" with bank 0, or 128 for drums -> number of notes and their summed length in seconds.
-        signature: what the music is made of, independent of key and tempo; equal entries at equal places mean likeness.
-        song: the signature's owner: files of the same music share it.
+        signature: from `songs.music_signature`; the share of equal entries measures how alike two files are.
+        song: number of the song; files of the same music share it.
     """
 
     path: str
@@ -59,15 +59,15 @@ class Entry:
     song: int = 0
 
     def holds(self, instrument: Instrument) -> bool:
-        """Whether any note belongs to the instrument."""
+        """Returns whether any note belongs to the instrument."""
         return any(instrument.plays(*map(int, key.split(":"))) for key in self.notes)
 
 
 def scan(midi_dir: str, progress: bool = True) -> list[Entry]:
-    """Reads a folder of MIDI files, recursively, or what has changed in it since the last time.
+    """Reads a folder of MIDI files recursively; files that have not changed since the last time come from the cache.
 
     Returns:
-        One Entry a file, sorted by path.
+        One Entry per file, sorted by path.
 
     Raises:
         InputError: the folder is missing or holds no file named *.mid, *.midi, *.kar or *.rmi.
@@ -105,7 +105,7 @@ def scan(midi_dir: str, progress: bool = True) -> list[Entry]:
 
 
 def _examine_all(root: pathlib.Path, paths: list[str], found: dict, progress: bool) -> Iterable[Entry]:
-    """Reads many files, on all cores when they are many."""
+    """Reads files, on all cores if there are many."""
     jobs = [(str(root / path), path, *found[path]) for path in paths]
     bar = functools.partial(tqdm, total=len(jobs), desc="reading MIDI", unit="file", disable=not progress)
     if len(jobs) < MIN_FILES_FOR_PROCESSES:
@@ -117,7 +117,7 @@ def _examine_all(root: pathlib.Path, paths: list[str], found: dict, progress: bo
 
 
 def _examine(job: tuple[str, str, int, int]) -> Entry:
-    """Reads one file, stores its events, and says what is in it."""
+    """Reads one file, stores its events and returns its Entry."""
     full_path, path, size, mtime_ns = job
     try:
         data = pathlib.Path(full_path).read_bytes()
@@ -160,7 +160,7 @@ def _read_index(path: pathlib.Path) -> list[Entry]:
         version, rows = json.loads(path.read_text())
         return [_entry(*row) for row in rows] if version == INDEX_VERSION else []
     except (OSError, ValueError, TypeError, AttributeError):
-        return []  # missing, of another version, or damaged: the scan makes it anew
+        return []  # missing, of another version, or damaged: the folder is read again
 
 
 def _entry(*values: Any) -> Entry:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
 from data_gen import InputError
 
-OTHER = "other"  # name of the stem of all instruments that are not targets
 DRUM_BANK = 128  # SoundFont bank of percussion presets
 
 
@@ -149,17 +148,3 @@ def parse_instruments(texts: Iterable[str]) -> tuple[Instrument, ...]:
                     "a note can belong to one stem only"
                 )
     return instruments
-
-
-def choose(instruments: Sequence[Instrument], names: Sequence[str]) -> tuple[Instrument, ...]:
-    """Returns the instruments of these names, or all of them if no name is given.
-
-    Raises InputError for a name that is not among them.
-    """
-    by_name = {instrument.name: instrument for instrument in instruments}
-    for name in names:
-        if name not in by_name:
-            raise InputError(f"target {name!r} is not among the instruments ({', '.join(by_name)})")
-        if names.count(name) > 1:
-            raise InputError(f"target {name!r} is named twice")
-    return tuple(by_name[name] for name in names) or tuple(instruments)

@@ -65,18 +65,18 @@ class PlayedStems:
         piece = vary(piece, self.instruments, self.variation, rng)
         return PlayedTake(piece, synthesizer, draw_effects(len(self.instruments), self.variation, rng))
 
-    def load(self, split: str, index: int, soundfont: str = "") -> PlayedTake:
-        """Returns piece number `index` of a split as it is, through one SoundFont: by default the first."""
-        return self.play(self.corpus.load(split, index), soundfont)
+    def load(self, split: str, index: int) -> PlayedTake:
+        """Returns piece number `index` of a split as it is, through the first SoundFont."""
+        return self.play(self.corpus.load(split, index))
 
-    def play(self, piece: Piece, soundfont: str = "") -> PlayedTake:
-        """Returns a piece as it is, through one SoundFont: by default the first.
+    def play(self, piece: Piece) -> PlayedTake:
+        """Returns a piece as it is, through the first SoundFont.
 
         Raises InputError if none of the instruments plays in it.
         """
         if not any(len(piece.notes_of(instrument)) for instrument in self.instruments):
             raise InputError(f"{piece.name}: none of the instruments plays in it ({', '.join(self.names)})")
-        return PlayedTake(piece, self._synthesizer(soundfont or self.soundfonts[0]))
+        return PlayedTake(piece, self._synthesizer(self.soundfonts[0]))
 
     def prepare(self) -> None:
         """Loads the SoundFonts. Damaged ones are logged and no longer used.
@@ -98,10 +98,6 @@ class PlayedStems:
         for reason in damaged:
             logging.warning("%s; going on without it", reason)
         self.soundfonts = tuple(usable)
-
-    def check(self, soundfont: str) -> None:
-        """Loads a SoundFont. Raises InputError if it is missing, damaged or lacks an instrument."""
-        self._synthesizer(soundfont)
 
     def _synthesizer(self, soundfont: str) -> Synthesizer:
         if soundfont not in self._synthesizers:

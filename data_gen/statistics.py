@@ -6,18 +6,17 @@
 from __future__ import annotations
 
 import itertools
-import sys
 from collections.abc import Sequence
 
 import numpy as np
 from absl import app, flags
 
-from data_gen import InputError
+from data_gen.command import exit_status
 from data_gen.index import Entry, scan
 from data_gen.instruments import CANDIDATES, Instrument, parse_instruments
 
 N_CANDIDATES = 10
-GROUPS: tuple[Instrument, ...] = (  # General MIDI's families, split where a family mixes unlike instruments
+GROUPS: tuple[Instrument, ...] = (  # the families of General MIDI, split where one mixes instruments that differ
     *CANDIDATES.values(),
     *parse_instruments(
         "mallets:8-15 organ:16-20 accordion:21-23 solo_strings:40-44 pizzicato:45 harp:46 timpani:47 choir:52-54 "
@@ -27,7 +26,7 @@ GROUPS: tuple[Instrument, ...] = (  # General MIDI's families, split where a fam
 
 
 def count(entries: Sequence[Entry], groups: Sequence[Instrument]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Counts instruments over a corpus, each song once.
+    """Counts instruments over a folder, each song once.
 
     Returns:
         pieces: [instrument], number of songs that hold it.
@@ -46,9 +45,9 @@ def count(entries: Sequence[Entry], groups: Sequence[Instrument]) -> tuple[np.nd
 
 
 def propose(pieces: np.ndarray, note_seconds: np.ndarray, n: int = N_CANDIDATES) -> list[int]:
-    """Positions of the `n` instruments to separate: the most frequent ones, among those that are not mere accents.
+    """Returns the positions of the `n` most frequent instruments, without those that are mere accents.
 
-    An accent sounds for less than a tenth as long per piece as the median instrument does (orchestra hits, effects).
+    An accent (orchestra hits, effects) sounds for less than a tenth as long per piece as the median instrument.
     """
     per_piece_s = note_seconds / np.maximum(pieces, 1)
     floor_s = 0.1 * np.median(per_piece_s[pieces > 0]) if pieces.any() else 0.0
@@ -59,7 +58,7 @@ def propose(pieces: np.ndarray, note_seconds: np.ndarray, n: int = N_CANDIDATES)
 def plot(
     picture: str, names: Sequence[str], pieces: np.ndarray, note_seconds: np.ndarray, together: np.ndarray
 ) -> None:
-    """Writes a PNG: pieces and hours of notes per instrument, and which share of each one's pieces hold the others."""
+    """Draws pieces and hours of notes per instrument, and the share of its pieces that hold each other one."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -127,11 +126,7 @@ def report(midi_dir: str, wanted: Sequence[str], picture: str) -> str:
 
 def main(_: list[str]) -> int:
     """Prints the report. Returns the exit status."""
-    try:
-        print(report(flags.FLAGS.midi_dir, flags.FLAGS.instruments, flags.FLAGS.plot))
-    except InputError as error:
-        print(f"data_gen.statistics: {error}", file=sys.stderr)
-        return 1
+    print(report(flags.FLAGS.midi_dir, flags.FLAGS.instruments, flags.FLAGS.plot))
     return 0
 
 
@@ -139,4 +134,4 @@ if __name__ == "__main__":
     flags.DEFINE_string("midi_dir", None, "Folder of MIDI files, read recursively.", required=True)
     flags.DEFINE_list("instruments", ["drums", "piano", "strings", "bass"], "Count the pieces that hold all of these.")
     flags.DEFINE_string("plot", "corpus.png", "Picture of the distribution to write; empty for none.")
-    app.run(main)
+    app.run(lambda argv: exit_status(main, argv[1:]))

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 SPLITS = ("train", "validation", "test")
+OTHER = "other"  # name of the stem that is the sum of all stems which are not targets
 SILENCE_DBFS = -60.0  # RMS level below which audio counts as silent, in dB relative to a full-scale square wave
 
 

@@ -1,9 +1,9 @@
-"""FluidSynth: (Piece, start, duration) -> stems [time, instrument], all of them in one pass.
+"""Plays a window of a piece through FluidSynth: all stems in one pass.
 
 One FluidSynth instance plays every instrument at once. Each instrument has its own channels, sixteen or as many as a
 piece of several ports needs, and its own output group (FluidSynth sends synth channel c to group c modulo the number of
-groups), so no stem holds anything of another, and they sum to the mixture. Reverb and chorus are each instrument's own,
-and mostly off: silence is then exactly zero.
+groups), so that no stem contains sound of another, and they sum to the mixture. Each instrument has its own reverb and
+chorus, which are off for most visits: silence is then exactly zero.
 """
 
 from __future__ import annotations
@@ -19,17 +19,19 @@ from data_gen.instruments import DRUM_BANK, Instrument
 from data_gen.variation import Effects
 
 BLOCK_SAMPLES = 64  # FluidSynth acts on events between blocks of this length (FLUID_BUFSIZE)
-PREROLL_S = 0.5  # audio rendered and thrown away before a window, so that notes already sounding are past their attack
-MAX_DECAYED_S = 3.0  # a plucked or struck note older than this has faded: it is not struck again at the pre-roll
-GAIN = 1.0  # a full mixture is then near -18 dBFS RMS; the default of 0.2 leaves it at -32
-POLYPHONY = 512  # voices; twice FluidSynth's default, since several instruments share one instance
+PREROLL_S = 0.5  # audio rendered and discarded before a window, so that notes already sounding are past their attack
+MAX_DECAYED_S = 3.0  # a plucked or struck note older than this has faded and is not repeated at the pre-roll
+GAIN = 1.0  # brings a full mixture near -18 dBFS RMS; FluidSynth's default of 0.2 gives -32
+POLYPHONY = 512  # voices, twice FluidSynth's default, since several instruments share one instance
 
-# General MIDI programs whose sound fades by itself: pianos, mallets, guitars, plucked basses, harp, plucked world.
+# General MIDI programs whose sound fades by itself: pianos, mallets, guitars, plucked basses, harp, and the plucked and
+# struck instruments of the ethnic and percussive families.
 _DECAYING_PROGRAMS = (*range(0, 16), *range(24, 38), 45, 46, 47, *range(104, 109), *range(112, 120))
-_RPN_CONTROLLERS = (6, 38, 96, 97, 98, 99, 100, 101)  # meaningful only in sequence
-_REVERB_SEND, _CHORUS_SEND = 91, 93  # controllers; those of a piece are ignored, since `effects` decides
-# So are the channel mode messages: omni, mono and poly act on all of FluidSynth's channels at once.
+_RPN_CONTROLLERS = (6, 38, 96, 97, 98, 99, 100, 101)  # these only have a meaning in sequence
 _MAX_CHANNELS = 256  # of a FluidSynth instance (its setting synth.midi-channels)
+_REVERB_SEND, _CHORUS_SEND = 91, 93  # controllers
+# A piece's own effect sends are ignored, since `effects` decides, and so are its channel mode messages: omni, mono and
+# poly would act on all of FluidSynth's channels at once.
 _IGNORED_CONTROLLERS = (_REVERB_SEND, _CHORUS_SEND, 124, 125, 126, 127)
 
 
@@ -38,7 +40,7 @@ class Synthesizer:
 
     Args:
         soundfont: path of an SF2 or SF3 file.
-        instruments: the instruments to hear, in the order of the stems. Nothing else sounds.
+        instruments: the instruments to play, in the order of the stems. No others are played.
         sample_rate: in Hz, 8,000 to 96,000.
 
     Raises InputError if the SoundFont is missing, damaged, or has no preset for one of the instruments.
@@ -92,7 +94,7 @@ class Synthesizer:
             self._fluid.settings_setint(self._settings, name, int(active))
 
     def _renew(self, effects: Sequence[Effects], n_channels: int) -> None:
-        """Replaces the FluidSynth instance, in half a millisecond, and hands the loaded SoundFont on.
+        """Replaces the FluidSynth instance, in half a millisecond, and moves the loaded SoundFont to the new one.
 
         The new instance has `n_channels` channels for each instrument.
 
@@ -110,7 +112,7 @@ class Synthesizer:
         fluid.delete_synth(self._synth)
         self._synth = synth
         self._selected: dict[int, tuple[int, int]] = {}  # synth channel -> its preset
-        fluid.log.clear()  # the old instance complains that its presets are gone
+        fluid.log.clear()  # the old instance logs that its presets are gone
         for group, effect in enumerate(effects):
             fluid.set_reverb_group_roomsize(synth, group, effect.reverb_room)
             for channel in range(group, n_channels * n_groups, n_groups):
@@ -118,7 +120,7 @@ class Synthesizer:
                 fluid.cc(synth, channel, _CHORUS_SEND, effect.chorus_send)
 
     def _preset(self, position: int, bank: int, program: int) -> tuple[int, int]:
-        """The (bank, program) that plays a note: as written, else as General MIDI falls back, within the instrument."""
+        """Returns the (bank, program) that plays a note: as written, or the instrument's General MIDI fallback."""
         key = (position, bank, program)
         if key not in self._presets:
             instrument = self.instruments[position]
@@ -139,14 +141,14 @@ class Synthesizer:
     ) -> np.ndarray:
         """Plays one window of a piece.
 
-        Notes that sound at the start of the pre-roll are struck there; controllers have the values they then have.
+        Notes that sound at the start of the pre-roll are started there, with the controller values of that moment.
         Windows that start on a multiple of BLOCK_SAMPLES agree with the same window cut from a render of the whole.
 
         Args:
             piece: what to play.
-            start_samples: where the window begins, counted from the start of the piece; rounded down to BLOCK_SAMPLES.
-            n_samples: its length.
-            effects: of each instrument; empty for none, which is faster.
+            start_samples: first sample of the window from the start of the piece, rounded down to BLOCK_SAMPLES.
+            n_samples: length of the window.
+            effects: one entry per instrument; empty for no effects, which is faster.
 
         Returns:
             float32 [time, instrument], mono (the mean of left and right), in the order of `instruments`.
@@ -190,7 +192,7 @@ class Synthesizer:
             return (stereo[0::2] + stereo[1::2]).T
 
     def _silence(self, n_samples: int) -> np.ndarray:
-        """Zeros [2 * instrument, time] to render into; memory once touched is used again, since new pages cost time."""
+        """Returns zeros [2 * instrument, time] to render into. The memory is reused, since new pages cost time."""
         if self._buffer.size < 2 * len(self.instruments) * n_samples:
             self._buffer = np.empty(2 * len(self.instruments) * n_samples, np.float32)
         groups = self._buffer[: 2 * len(self.instruments) * n_samples].reshape(-1, n_samples)
@@ -198,14 +200,14 @@ class Synthesizer:
         return groups
 
     def _route(self, events: np.ndarray, name: str) -> tuple[np.ndarray, list[dict[int, int]], int]:
-        """Decides which instruments receive which events.
+        """Finds the instrument of each note, and the synth channels that receive the events of each channel.
 
         Synth channel c leaves by group c modulo the number of instruments, so the k-th channel of the instrument at
         `position` is k * number of instruments + position. In a piece of one port k is the MIDI channel; in one of
         several ports the channels that an instrument has notes on are counted, since FluidSynth has 256 in all.
 
         Returns:
-            owners: for each event the position of the instrument whose note it starts, -1 for anything else.
+            owners: int8 [event], position of the instrument that plays the note, -1 for other events.
             routes: for each channel of the piece {position of an instrument with notes on it: synth channel}.
             n_channels: how many channels each instrument needs, at least 16.
 
@@ -232,7 +234,7 @@ class Synthesizer:
         return owners, routes, n_channels
 
     def _play(self, event: tuple, owner: int, routes: list[dict[int, int]]) -> None:
-        """Sends an event to FluidSynth, on the channels of the instruments concerned."""
+        """Sends an event to FluidSynth, on the channels of the instruments that it concerns."""
         _, _, kind, channel, bank, program, number, value = event
         fluid, synth = self._fluid, self._synth
         if kind == midi.NOTE_ON:
@@ -242,7 +244,7 @@ class Synthesizer:
                 fluid.program_select(synth, synth_channel, self._font_id, *preset)
                 self._selected[synth_channel] = preset
             for position, other_channel in routes[channel].items():
-                if position != owner:  # a key struck again ends its earlier note, whichever instrument played that
+                if position != owner:  # a repeated key ends the earlier note, whichever instrument played it
                     fluid.noteoff(synth, other_channel, number)
             fluid.noteon(synth, synth_channel, number, value)
             return
@@ -259,7 +261,7 @@ class Synthesizer:
                 fluid.key_pressure(synth, synth_channel, number, value)
 
     def _advance(self, n_blocks: int, pointers: np.ndarray) -> None:
-        """Renders so many blocks into where `pointers` (dry, then effects) point, and moves these on."""
+        """Renders blocks to the addresses in `pointers` (dry, then effects), and advances these."""
         n_samples, n_dry = n_blocks * BLOCK_SAMPLES, 2 * len(self.instruments)
         if n_samples:
             address = pointers.ctypes.data
@@ -268,7 +270,7 @@ class Synthesizer:
 
 
 def _check_soundfont(soundfont: str | pathlib.Path) -> None:
-    """Refuses what FluidSynth's loaders would only reject after printing to the terminal."""
+    """Refuses files that FluidSynth's loaders would reject only after printing to the terminal."""
     try:
         with open(soundfont, "rb") as file:
             header = file.read(12)
@@ -282,10 +284,10 @@ def _check_soundfont(soundfont: str | pathlib.Path) -> None:
 
 
 def _chase(events: np.ndarray, begin: int, time_s: float) -> np.ndarray:
-    """The events before row `begin` that still matter at `time_s`, in the order in which to send them.
+    """Returns the rows of earlier events that still have an effect at `time_s`, in the order in which to send them.
 
-    These are the last value of each controller, bend and pressure; then the notes that still sound; then the releases
-    of those that only the pedal holds.
+    First the last value of each controller, bend and pressure; then the notes that still sound; then the releases of
+    those that only the pedal holds.
     """
     past = events[:begin]
     is_state = np.isin(past["kind"], (midi.CONTROL, midi.BEND, midi.CHANNEL_PRESSURE))

@@ -1,7 +1,8 @@
-"""Variety: what is drawn anew at each visit to a piece, so that a model does not learn one rendering by heart.
+"""Draws random changes at each visit to a song, so that a model does not learn one rendering by heart.
 
-A `Variation` says how far each draw may go; with its defaults nothing varies. `vary` changes the piece, the rest
-(`Effects`, gains) is for the synthesiser and the mix: stems still sum to the mixture.
+A `Variation` sets the range of each draw; with its defaults nothing varies. `vary` changes the piece, `draw_effects` is
+for the synthesiser and `draw_gains` for the mix: stems still sum to the mixture. What changes whole batches (remixing,
+dropped stems) is in `sourcesep.train.augmentation`.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ DRUM_KITS = (0, 8, 16, 24, 25, 32, 40)  # General MIDI 2 / GS kits that most Sou
 
 @dataclasses.dataclass(frozen=True)
 class Variation:
-    """How much is drawn per visit.
+    """Ranges of the random changes at each visit to a piece.
 
     Attributes:
-        transpose: all melodic notes move by up to this many semitones, as far as the instruments reach.
-        tempo: the piece is up to this share faster or slower.
+        transpose: all melodic notes move by up to this many semitones, within the range of the instruments.
+        tempo: the piece is played up to this share faster or slower.
         velocity: strength of a random curve on velocities: 127 (v / 127) ** g, with g from 1 / (1 + x) to 1 + x.
-        presets: probability that an instrument plays on other programs among its own than the piece asks for.
+        presets: probability that an instrument plays on other ones of its programs than the piece asks for.
         reverb, chorus: probability that a visit has the effect, with a strength drawn for each instrument.
     """
 
@@ -39,7 +40,7 @@ class Variation:
 
 
 class Effects(NamedTuple):
-    """One instrument's effects; the sends are MIDI controllers 91 and 93, 0 (off) to 127."""
+    """Effects of one instrument. The sends are the values of MIDI controllers 91 and 93, from 0 (off) to 127."""
 
     reverb_send: int = 0
     reverb_room: float = 0.5  # 0 to 1
@@ -49,7 +50,7 @@ class Effects(NamedTuple):
 def vary(
     piece: midi.Piece, instruments: Sequence[Instrument], variation: Variation, rng: np.random.Generator
 ) -> midi.Piece:
-    """Draws tempo, transposition, velocities and programs of a piece. Nothing is drawn for what is off."""
+    """Returns a piece with random tempo, transposition, velocities and programs, as far as these are switched on."""
     if variation == Variation():
         return piece
     events = piece.events.copy()
@@ -83,7 +84,7 @@ def draw_gains(n_stems: int, gain_db: float, rng: np.random.Generator) -> np.nda
 
 
 def draw_effects(n_instruments: int, variation: Variation, rng: np.random.Generator) -> tuple[Effects, ...]:
-    """Effects of each instrument, or () if this visit has none: FluidSynth then need not compute them."""
+    """Returns the effects of each instrument, or () if this visit has none, which is faster to render."""
     has_reverb, has_chorus = rng.random(2) < (variation.reverb, variation.chorus)
     if not (has_reverb or has_chorus):
         return ()
@@ -94,7 +95,7 @@ def draw_effects(n_instruments: int, variation: Variation, rng: np.random.Genera
 
 
 def _shift(notes: np.ndarray, instruments: Sequence[Instrument], most: int, rng: np.random.Generator) -> int:
-    """A shift in semitones that leaves every instrument's notes where it can play them, or no further out."""
+    """Draws a shift in semitones that takes no instrument further out of its playable range than it is."""
     lowest, highest = -most, most
     for instrument in instruments:
         if instrument.is_percussion:
@@ -108,7 +109,7 @@ def _shift(notes: np.ndarray, instruments: Sequence[Instrument], most: int, rng:
 
 
 def _draw_presets(events: np.ndarray, is_note: np.ndarray, instrument: Instrument, rng: np.random.Generator) -> None:
-    """Replaces each program that the instrument plays on by one of its own; the same one wherever it occurs."""
+    """Replaces each program of an instrument by a random one of its own, by the same one wherever it occurs."""
     mine = is_note & instrument.owns(events)
     choices = DRUM_KITS if instrument.is_percussion else instrument.programs
     if not instrument.is_percussion:

@@ -1,4 +1,4 @@
-"""One frozen dataclass holds everything that defines a run: its fields make the flags and the saved JSON.
+"""Config: one frozen dataclass holds everything that defines a run. Its fields make the flags and the saved JSON.
 
 Nothing here imports TensorFlow, so that a command checks its flags at once and render processes start fast.
 """
@@ -7,291 +7,333 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from absl import flags
 
 from data_gen import InputError
-from data_gen.instruments import CANDIDATES, OTHER, Instrument, choose, parse_instruments
+from data_gen.instruments import CANDIDATES, name_of
+from data_gen.stems import OTHER
 from data_gen.variation import Variation
-from sourcesep.models import CONDITIONED, MODELS
+from sourcesep.loss_terms import TERMS, check_loss, describe_terms, parse_loss
+from sourcesep.models import MODELS, make_settings, models_with, settings_class, takes_condition
+from sourcesep.models.settings import as_flag, check_limits, define_flag, from_flag, setting, setting_fields
+
+STEPS = 1_500  # training steps of the original report
 
 
-def _flag(default: Any, help_text: str, **limits) -> Any:
-    """A field with the help of its flag; limits are `minimum`, `maximum` and `choices`."""
-    return dataclasses.field(default=default, metadata={"help": help_text, **limits})
+def _conditioned_models() -> list[str]:
+    return [model for model in MODELS if takes_condition(model)]
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What defines a run. The defaults are the original report's experiment on varied data.
+    """Everything that defines a run. The defaults are the original report's experiment on varied data.
 
-    Lists are tuples here and comma-separated flags on the command line. `targets` is never empty: where it is not
-    given it names all instruments.
+    Lists are tuples here and comma-separated flags on the command line. `targets` is never empty: if it is not given,
+    it names all instruments. `network` holds the settings of the model; if it is not given, they are the model's
+    defaults. `Config.from_values` takes fields and settings of the model alike, by the names of their flags.
 
-    Raises InputError for instruments, targets or a model that do not exist, and for limits that are not kept.
+    Raises InputError for names, values and combinations that are not allowed.
     """
 
-    model: str = _flag("wavenet", f"Model to train: {', '.join(MODELS)}.")
-    instruments: tuple[str, ...] = _flag(
+    model: str = setting("wavenet", f"Model to train: {', '.join(MODELS)}.")
+    instruments: tuple[str, ...] = setting(
         ("drums", "piano", "strings", "bass"),
-        f"Instruments that sound in the mixture: {', '.join(CANDIDATES)}, or any other as NAME:PROGRAMS with General "
-        "MIDI programs from 0, e.g. choir:52-54.",
+        f"Instruments that sound in the mixture, separated by commas: {', '.join(CANDIDATES)}, or any other as "
+        "NAME:PROGRAMS with General MIDI programs from 0, e.g. choir:52-54.",
     )
-    targets: tuple[str, ...] = _flag((), "Instruments to separate; empty for all of --instruments.")
-    other: bool = _flag(False, "The sum of all instruments that are no targets is one more stem, named other.")
-    conditioning: str = _flag(
+    targets: tuple[str, ...] = setting((), "Instruments to separate, separated by commas; empty for all instruments.")
+    other: bool = setting(
+        False, "Adds one more stem, named other: the sum of all instruments that are not in --targets."
+    )
+    conditioning: str = setting(
         "none",
-        "What the model is told beside the mixture: binary, which instruments are present; embedding, which one to "
-        f"extract, and it runs once for each; for {' and '.join(CONDITIONED)}.",
+        "What the model receives in addition to the mixture: binary, which instruments are present; embedding, which "
+        f"one to extract (the model runs once for each). For the models {' and '.join(_conditioned_models())}.",
         choices=("none", "binary", "embedding"),
     )
-    blind: bool = _flag(
-        False, "Of all its outputs separate.py finds out which the recording holds, and writes those alone."
+    blind: bool = setting(False, "separate.py detects which instruments are present and writes only their stems.")
+    consistent: bool = setting(
+        False,
+        "Adds a last layer that corrects the stems so that they sum to the mixture; needs all instruments as "
+        "--targets, or --other.",
     )
-    consistent: bool = _flag(
-        False, "The model's last layer corrects the stems so that they sum to the mixture; needs all stems."
-    )
-    midi_dir: str = _flag("", "Folder of MIDI files to train on, read recursively; empty for composed pieces.")
-    require: str = _flag(
+    midi_dir: str = setting("", "Folder of MIDI files to train on, read recursively; empty for composed pieces.")
+    require: str = setting(
         "all",
-        "Whether a piece must hold all of the instruments or any of them to be used.",
+        "Which pieces are used: those that contain all of the instruments, or those that contain any of them.",
         choices=("all", "any"),
     )
-    soundfonts: tuple[str, ...] = _flag(
+    soundfonts: tuple[str, ...] = setting(
         (),
-        "SoundFonts (SF2, SF3) to play through, one drawn per visit to a piece; empty for FluidR3_GM.sf2 if it is "
-        "installed, else the TimGM6mb.sf2 that pretty_midi contains.",
+        "SoundFonts (SF2, SF3) to play the pieces with, separated by commas; one is drawn for each visit to a piece. "
+        "Empty for FluidR3_GM.sf2 if it is installed, else TimGM6mb.sf2, which pretty_midi contains.",
     )
-    sample_rate: int = _flag(44_100, "Sample rate of the model, in Hz.", minimum=8_000, maximum=96_000)
-    chunk_ms: float = _flag(100.0, "Length of a training chunk, in milliseconds.", minimum=1.0, maximum=60_000.0)
-    context_ms: float = _flag(
+    sample_rate: int = setting(44_100, "Sample rate of the model, in Hz.", minimum=8_000, maximum=96_000)
+    chunk_ms: float = setting(100.0, "Length of a training chunk, in milliseconds.", minimum=1.0, maximum=60_000.0)
+    context_ms: float = setting(
         0.0,
-        "Real audio before and after a chunk that the model sees and the loss ignores, in milliseconds.",
+        "Length of the audio before and after a chunk that the model receives and the loss ignores, in milliseconds.",
         minimum=0.0,
         maximum=60_000.0,
     )
-    chunks_per_piece: int = _flag(50, "Chunks cut at most from a piece at each visit to it.", minimum=1)
-    keep_silent: float = _flag(
+    chunks_per_piece: int = setting(50, "Largest number of chunks cut from a song at each visit to it.", minimum=1)
+    keep_silent: float = setting(
         0.1, "Share of the chunks with a silent mixture that is kept, 0 to 1.", minimum=0.0, maximum=1.0
     )
-    keep_solo: float = _flag(
-        0.1, "Share of the chunks in which one instrument plays alone that is kept, 0 to 1.", minimum=0.0, maximum=1.0
+    keep_solo: float = setting(
+        0.1, "Share of the chunks with only one instrument that is kept, 0 to 1.", minimum=0.0, maximum=1.0
     )
-    vary_gain_db: float = _flag(
-        3.0, "At each visit each stem is made louder or softer by up to this much, in dB.", minimum=0.0, maximum=40.0
+    vary_gain_db: float = setting(
+        3.0,
+        "Largest change of the level of a stem, up or down, in dB; drawn for each stem at each visit to a song.",
+        minimum=0.0,
+        maximum=40.0,
     )
-    vary_transpose: int = _flag(3, "At each visit a piece moves by up to this many semitones.", minimum=0, maximum=24)
-    vary_tempo: float = _flag(
-        0.1, "At each visit a piece is up to this share faster or slower.", minimum=0.0, maximum=0.5
+    vary_transpose: int = setting(
+        3,
+        "Largest transposition, up or down, in semitones; drawn at each visit to a piece.",
+        minimum=0,
+        maximum=24,
     )
-    vary_velocity: float = _flag(
-        0.3, "At each visit velocities v become 127 (v/127)**g, g drawn from 1/(1+x) to 1+x for this x.", minimum=0.0
+    vary_tempo: float = setting(
+        0.1,
+        "Largest change of tempo, faster or slower, as a share of it (0.1 is 10 %); drawn at each visit to a piece.",
+        minimum=0.0,
+        maximum=0.5,
     )
-    vary_presets: float = _flag(
+    vary_velocity: float = setting(
         0.3,
-        "At each visit the probability that an instrument plays on other programs of its own than the piece asks for.",
+        "Strength x of the change of velocities: at each visit to a piece a velocity v becomes 127 (v/127)**g, with g "
+        "drawn from 1/(1+x) to 1+x.",
+        minimum=0.0,
+    )
+    vary_presets: float = setting(
+        0.3,
+        "Probability, for each instrument at each visit to a piece, that it plays with other programs of its own than "
+        "those in the piece, 0 to 1.",
         minimum=0.0,
         maximum=1.0,
     )
-    vary_reverb: float = _flag(
+    vary_reverb: float = setting(
         0.2,
-        "Probability that a visit has reverb, with a strength and room drawn for each instrument.",
+        "Probability that a visit to a piece has reverb, 0 to 1; its strength and room are drawn for each instrument.",
         minimum=0.0,
         maximum=1.0,
     )
-    vary_chorus: float = _flag(
-        0.1, "Probability that a visit has chorus, with a strength drawn for each instrument.", minimum=0.0, maximum=1.0
-    )
-    remix: float = _flag(
-        0.0,
-        "Probability that a chunk in a batch is mixed of stems from several of its chunks: against learning a small "
-        "collection of MIDI files by heart.",
+    vary_chorus: float = setting(
+        0.1,
+        "Probability that a visit to a piece has chorus, 0 to 1; its strength is drawn for each instrument.",
         minimum=0.0,
         maximum=1.0,
     )
-    drop: float = _flag(
+    remix: float = setting(
         0.0,
-        "Probability that a stem is left out of a chunk's mixture: more chunks with few instruments, fewer traces of "
-        "those that rest.",
+        "Probability that a chunk is replaced by a mix of stems from several chunks of its batch, 0 to 1. Keeps the "
+        "model from memorising a small collection of MIDI files.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    drop: float = setting(
+        0.0,
+        "Probability that a stem is left out of the mixture of a chunk, 0 to 0.9. Gives more chunks with few "
+        "instruments, and less leakage into the stems of instruments that do not play.",
         minimum=0.0,
         maximum=0.9,
+        alias="drop_stems",
     )
-    pool_chunks: int = _flag(1_000, "Chunks in the pool from which batches are drawn.", minimum=1)
-    reuse: str = _flag(
+    pool_chunks: int = setting(
+        1_000, "Number of chunks in the pool from which batches are drawn.", minimum=1, may_change=True
+    )
+    reuse: str = setting(
         "auto",
-        "How often a chunk goes into the pool; auto goes up to 3 while training waits for data, and down again.",
+        "How often each chunk is used; auto raises it up to 3 while training waits for data, and lowers it again.",
         choices=("auto", "1", "2", "3"),
+        may_change=True,
+        alias="chunk_reuse",
     )
-    render: str = _flag(
+    render: str = setting(
         "processes",
-        "Where chunks are rendered: in processes of this machine, or by Ray Data on the processors of a Ray cluster.",
+        "Where chunks are rendered: processes, on this machine; ray, by Ray Data on the machines of a Ray cluster.",
         choices=("processes", "ray"),
+        may_change=True,
     )
-    workers: int = _flag(
-        -1, "Processes that render chunks; 0 renders in the training process, -1 takes one less than there are cores."
+    workers: int = setting(
+        -1,
+        "Number of processes that render chunks; 0 renders in the training process, -1 uses one less than there are "
+        "processor cores.",
+        may_change=True,
     )
-    strategy: str = _flag(
+    strategy: str = setting(
         "auto",
-        "Devices to train on, by tf.distribute: one; mirrored, all GPUs of this machine; multi_worker, the machines in "
-        "TF_CONFIG; auto is multi_worker where TF_CONFIG is set, else mirrored where there are several GPUs.",
+        "Devices to train on: one; mirrored, all GPUs of this machine; multi_worker, the machines in TF_CONFIG; auto, "
+        "multi_worker if TF_CONFIG is set, else mirrored if there are several GPUs, else one.",
         choices=("auto", "one", "mirrored", "multi_worker"),
+        may_change=True,
     )
-    batch_size: int = _flag(12, "Chunks in a batch, on each device.", minimum=1)
-    learning_rate: float = _flag(1e-4, "Learning rate of Adam.", minimum=0.0)
-    schedule: str = _flag(
+    batch_size: int = setting(12, "Number of chunks in a batch, on each device.", minimum=1)
+    learning_rate: float = setting(1e-4, "Learning rate of Adam.", minimum=0.0, may_change=True)
+    schedule: str = setting(
         "constant",
-        "Learning rate over the steps: constant, or cosine, which warms up for a twentieth of the steps and then falls "
-        "to zero along half a cosine.",
+        "Learning rate over the training: constant, or cosine, which rises from zero during the first twentieth of the "
+        "steps or minutes and then falls to zero along half a cosine.",
         choices=("constant", "cosine"),
     )
-    weight_decay: float = _flag(
+    weight_decay: float = setting(
         0.0,
-        "Share of every kernel that is taken away at a learning rate of 1 and a step (AdamW); 0 for none.",
+        "Decoupled weight decay (AdamW): each step multiplies kernels by 1 - learning_rate * weight_decay. 0 disables "
+        "it.",
         minimum=0.0,
     )
-    clip_norm: float = _flag(
-        0.0, "Gradients are scaled down to this global norm where theirs is greater; 0 never does.", minimum=0.0
-    )
-    average: float = _flag(
+    clip_norm: float = setting(
         0.0,
-        "Decay of the running average of the weights, which is then what is validated and saved, e.g. 0.999; 0 keeps "
-        "the last weights.",
+        "Largest global norm of the gradients; larger gradients are scaled down to it. 0 disables it.",
+        minimum=0.0,
+        may_change=True,
+    )
+    average: float = setting(
+        0.0,
+        "Decay of a running average of the weights, e.g. 0.999; the average is then what is validated and saved. 0 "
+        "disables it.",
         minimum=0.0,
         maximum=0.99999,
+        alias="average_weights",
     )
-    steps: int = _flag(
-        1_500,
-        "Training steps in all, those before a resume included; 0 tries everything and says what to expect.",
-        minimum=0,
+    steps: int = setting(
+        -1,
+        f"Number of training steps, including those before a resume; -1 for {STEPS:,}, or as many as --minutes allows; "
+        "0 is a dry run, which makes a few steps, writes nothing and prints what to expect.",
+        minimum=-1,
+        may_change=True,
     )
-    validate_every: int = _flag(
+    minutes: float = setting(
+        0.0,
+        "Minutes of training, including those before a resume, after which training ends even if --steps are not "
+        "reached; the first step, which compiles, and the last validation are not counted. 0 sets no limit.",
+        minimum=0.0,
+        may_change=True,
+    )
+    validate_every: int = setting(
         500,
-        "After so many steps the model is scored on held-out pieces, and its weights are kept if they are the best so "
-        "far; 0 never does, and keeps the last.",
+        "Number of steps between validations, each of which scores the model on held-out songs; the best weights are "
+        "kept. 0 disables validation and keeps the last weights.",
         minimum=0,
+        may_change=True,
     )
-    patience: int = _flag(
-        0, "Training ends after so many validations in a row without a better one; 0 goes on to the end.", minimum=0
+    patience: int = setting(
+        0,
+        "Number of validations in a row without a new best after which training ends; 0 disables it.",
+        minimum=0,
+        may_change=True,
     )
-    checkpoint_minutes: float = _flag(
-        5.0, "Time between checkpoints, which is what a crash can cost, in minutes.", minimum=0.0
+    checkpoint_minutes: float = setting(
+        5.0,
+        "Time between checkpoints, in minutes: at most this much training is lost in a crash.",
+        minimum=0.0,
+        may_change=True,
     )
-    loss: str = _flag(
-        "mae",
-        "Loss, a sum of weighted terms such as mae+0.5*spectrogram; terms: mae, mse, nmse, spectrogram, shares, "
-        "difference.",
-    )
-    start_from: str = _flag(
+    loss: str = setting("mae", f"Loss: a sum of weighted terms such as mae+0.5*spectrogram. Terms: {describe_terms()}.")
+    start_from: str = setting(
         "",
-        "Run directory whose weights training begins with, in every layer that has the same name and shape there; "
-        "pretrained for those of the model in the package.",
+        "Run directory to copy initial weights from, for every layer with the same name and shapes; pretrained copies "
+        "them from the model in the package.",
     )
-    stacks: int = _flag(4, "wavenet, tasnet: stacks of blocks.", minimum=1)
-    blocks: int = _flag(10, "wavenet, tasnet: blocks in a stack; block b has dilation 2**b.", minimum=1, maximum=20)
-    filters: int = _flag(
-        128, "baseline, wavenet, tasnet: filters of the convolutions, but for encoder and head.", minimum=1
-    )
-    activation: str = _flag(
-        "relu",
-        "wavenet: a ReLU after every convolution, or gated: tanh times sigmoid in the blocks.",
-        choices=("relu", "gated"),
-    )
-    bias: bool = _flag(True, "wavenet: whether convolutions before the last one have biases.")
-    head_filters: tuple[int, ...] = _flag((512, 256), "wavenet: filters of the convolutions after the blocks.")
-    encoder_filters: int = _flag(256, "tasnet: filters of the encoder.", minimum=1)
-    encoder_stride: int = _flag(16, "tasnet: hop of the encoder, in samples; its frames are two hops long.", minimum=1)
-    constant_q: bool = _flag(
-        False, "tasnet: the separator also reads a spectrum of 24 bins to the octave, which tells notes apart."
-    )
-    mask: str = _flag(
-        "sigmoid",
-        "tasnet: activation of the masks over the encoder's output; with softmax those of all stems add up to one.",
-        choices=("sigmoid", "relu", "softmax"),
-    )
-    kernel_size: int = _flag(101, "baseline: samples that each convolution spans.", minimum=1)
-    levels: int = _flag(
-        12, "wave_u_net: levels, each on half the sample rate of the one before.", minimum=1, maximum=16
-    )
-    level_filters: int = _flag(24, "wave_u_net: level i, from 1, has i times as many filters.", minimum=1)
-    padding: str = _flag(
-        "same",
-        "wave_u_net: same pads every convolution with zeros; valid pads the mixture alone, as far as the model looks, "
-        "with zeros where --context_ms brings no audio.",
-        choices=("same", "valid"),
-    )
-    upsampling: str = _flag(
-        "linear",
-        "wave_u_net: new samples are the mean of their neighbours, or weighted as learned for each channel.",
-        choices=("linear", "learned"),
-    )
-    difference: bool = _flag(True, "wave_u_net: the last stem is what the others leave of the mixture.")
-    seed: int = _flag(0, "Seed of everything that is drawn: pieces, chunks, initial weights.", minimum=0)
-    mixed_precision: str = _flag(
+    seed: int = setting(0, "Seed of all random numbers: songs, chunks, initial weights.", minimum=0)
+    mixed_precision: str = setting(
         "auto",
-        "Arithmetic of the layers while training: auto is bfloat16 where the processor or GPU has it.",
+        "Number format of the layers in training; auto is bfloat16 if the processor or GPU supports it, else float32.",
         choices=("auto", "bfloat16", "float32"),
+        may_change=True,
     )
+    network: Any = None  # the Settings of the model; without a flag of its own
 
-    def __post_init__(self):
-        for field in dataclasses.fields(self):
-            _check_limits(field, getattr(self, field.name))
-        if self.model not in MODELS:
-            raise InputError(f"--model={self.model}: no such model; known are {', '.join(MODELS)}")
-        names = tuple(target.name for target in choose(self.parsed_instruments, self.targets))
-        object.__setattr__(self, "targets", names)
-        self._check_setting()
+    def __post_init__(self) -> None:
+        check_limits(self)
+        if self.network is None:
+            object.__setattr__(self, "network", make_settings(self.model, {}))
+        if type(self.network) is not settings_class(self.model):
+            raise InputError(
+                f"network: settings of another model than {self.model}; use Config.from_values to change the model"
+            )
+        self._check_names()
+        object.__setattr__(self, "targets", self.targets or self.instrument_names)
+        self._check_combinations()
 
-    def _check_setting(self) -> None:
-        """Raises InputError, by the flag's name, for flags that contradict each other."""
+    def _check_names(self) -> None:
+        """Raises InputError for names of instruments and targets that cannot be used."""
+        names = self.instrument_names
+        if not names:
+            raise InputError("--instruments: name at least one instrument")
+        for name in names:
+            if names.count(name) > 1:
+                raise InputError(f"--instruments: {name!r} is named twice")
+        for target in self.targets:
+            if target not in names:
+                raise InputError(f"--targets: {target!r} is not among the instruments ({', '.join(names)})")
+            if self.targets.count(target) > 1:
+                raise InputError(f"--targets: {target!r} is named twice")
+
+    def _check_combinations(self) -> None:
+        """Raises InputError, by the name of the flag, for flags that contradict each other."""
         if self.patience and not self.validate_every:
             raise InputError(f"--patience={self.patience} counts validations: set --validate_every as well")
-        n_left = len(self.parsed_instruments) - len(self.targets)
-        if self.other and not n_left:
+        if self.other and len(self.targets) == len(self.instrument_names):
             raise InputError("--other: every instrument is a target, nothing is left over; name fewer --targets")
-        if self.other and any(instrument.name == OTHER for instrument in self.parsed_instruments):
+        if self.other and OTHER in self.instrument_names:
             raise InputError(f"--other: an instrument is called {OTHER!r} already; rename it")
-        if self.conditioning != "none" and self.model not in CONDITIONED:
+        if self.conditioning != "none" and not takes_condition(self.model):
             raise InputError(
-                f"--conditioning={self.conditioning}: --model={self.model} cannot be told; {', '.join(CONDITIONED)} can"
+                f"--conditioning={self.conditioning}: --model={self.model} takes no condition; "
+                f"{', '.join(_conditioned_models())} can"
             )
         if self.blind and self.conditioning != "none":
-            raise InputError(f"--blind contradicts --conditioning={self.conditioning}, which tells what is there")
+            raise InputError(
+                f"--blind contradicts --conditioning={self.conditioning}, which states which instruments are present"
+            )
         if self.blind and self.require != "any":
-            raise InputError("--blind needs --require=any, so that the model hears pieces that lack an instrument")
-        for flag, is_set, instead in (
-            ("consistent", self.consistent, "--noconsistent"),
-            ("difference", self.difference and self.model == "wave_u_net", "--nodifference"),
-            ("mask=softmax", self.mask == "softmax" and self.model == "tasnet", "--mask=sigmoid"),
-            (f"loss={self.loss}", "nmse" in self.loss, "mse in place of nmse"),
-        ):
-            if is_set and n_left and not self.other:
-                raise InputError(
-                    f"--{flag}: the stems of these --targets do not make up the mixture; add --other, or {instead}"
-                )
-            if is_set and len(self.model_outputs) < 2:
-                raise InputError(f"--{flag}: the model gives one stem at a time, nothing to sum; add {instead}")
+            raise InputError(
+                "--blind needs --require=any, so that the model is trained on pieces without an instrument"
+            )
+        if self.consistent:
+            self.require_whole_mixture("consistent", "--noconsistent")
+        check_loss(self.loss, len(self.model_stems), self.chunk_samples)
+        for term in parse_loss(self.loss):
+            if TERMS[term].uses_mixture:
+                self.require_whole_mixture(f"loss={self.loss}", f"a loss without {term}")
+        self.network.check(self)
+
+    def require_whole_mixture(self, flag: str, instead: str) -> None:
+        """Raises InputError unless the stems that the model gives sum to the mixture.
+
+        Args:
+            flag: the flag that needs it, without dashes.
+            instead: what to use where they do not.
+        """
+        if len(self.targets) < len(self.instrument_names) and not self.other:
+            raise InputError(
+                f"--{flag}: the stems of these --targets do not make up the mixture; add --other, or use {instead}"
+            )
+        if len(self.model_stems) < 2:
+            raise InputError(f"--{flag}: the model gives one stem at a time, nothing to sum; use {instead}")
 
     @property
-    def parsed_instruments(self) -> tuple[Instrument, ...]:
-        """The instruments that sound in the mixture."""
-        return parse_instruments(self.instruments)
+    def instrument_names(self) -> tuple[str, ...]:
+        """Names of the instruments that sound in the mixture."""
+        return tuple(name_of(text) for text in self.instruments)
 
     @property
-    def parsed_targets(self) -> tuple[Instrument, ...]:
-        """The instruments that the model gives back."""
-        return choose(self.parsed_instruments, self.targets)
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
+    def stem_names(self) -> tuple[str, ...]:
         """Names of the stems, in order: the targets, and "other" with --other."""
         return (*self.targets, OTHER) if self.other else self.targets
 
     @property
-    def model_outputs(self) -> tuple[str, ...]:
-        """Names of the stems that the model gives at once: `outputs`, or the one that it is asked for."""
-        return ("wanted",) if self.conditioning == "embedding" else self.outputs
+    def model_stems(self) -> tuple[str, ...]:
+        """Names of the stems that the model gives at once: `stem_names`, or with an embedding only the one wanted."""
+        return ("wanted",) if self.conditioning == "embedding" else self.stem_names
 
     @property
     def variation(self) -> Variation:
@@ -309,58 +351,106 @@ class Config:
         return round(self.sample_rate * self.context_ms / 1_000)
 
     @property
+    def max_steps(self) -> float:
+        """Number of steps after which training ends, with the default resolved; infinite if only time bounds it."""
+        default = math.inf if self.minutes else STEPS
+        return default if self.steps < 0 else self.steps
+
+    @property
     def n_workers(self) -> int:
         """Number of render processes, with the default resolved."""
         return max(1, (os.cpu_count() or 2) - 1) if self.workers < 0 else self.workers
 
+    def setting_fields(self) -> dict[str, dataclasses.Field]:
+        """Returns all fields that have a flag, by the flag's name: those of Config and the settings of the model."""
+        return {**setting_fields(self), **setting_fields(self.network)}
+
+    def values(self) -> dict[str, Any]:
+        """Returns the values of `setting_fields`, by the flag's name."""
+        common = {name: getattr(self, name) for name in setting_fields(self)}
+        return {**common, **{name: getattr(self.network, name) for name in setting_fields(self.network)}}
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> Config:
+        """Returns the Config with these values, by the flag's name; the inverse of `values`.
+
+        Args:
+            values: fields of Config and settings of the model; what is left out has its default.
+
+        Raises InputError as Config does, and for a setting that the model does not have.
+        """
+        common = {name: value for name, value in values.items() if name in setting_fields(cls)}
+        own = {name: value for name, value in values.items() if name not in common}
+        return cls(**common, network=make_settings(values.get("model", cls.model), own))
+
     def to_json(self) -> str:
-        """The fields as a JSON object."""
-        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+        """Returns `values` as a JSON object."""
+        return json.dumps(self.values(), indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Config:
-        """The inverse of `to_json`. Raises ValueError for other text, or for fields that do not exist here."""
+        """Returns the Config of a JSON object; the inverse of `to_json`.
+
+        Settings of other models are ignored: files of earlier versions hold those of all models.
+
+        Raises ValueError (InputError is one) for any other text, and for values that do not exist here.
+        """
         values = json.loads(text)
         if not isinstance(values, dict):
             raise ValueError("not a JSON object")
-        unknown = sorted(set(values) - {field.name for field in dataclasses.fields(cls)})
+        unknown = sorted(name for name in values if name not in setting_fields(cls) and not models_with(name))
         if unknown:
             raise ValueError(f"it has {', '.join(unknown)}, which this version does not know")
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        return cls.from_values(
+            without_foreign_settings(
+                {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+            )
+        )
 
     @classmethod
-    def from_flags(cls, flag_values: flags.FlagValues = flags.FLAGS) -> Config:
-        """The Config that the parsed absl flags give."""
-        values = {field.name: flag_values[field.name].value for field in dataclasses.fields(cls)}
-        try:
-            values["head_filters"] = tuple(int(filters) for filters in values["head_filters"])
-        except ValueError:
-            raise InputError("--head_filters takes whole numbers, e.g. 512,256") from None
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    def from_flags(cls, flag_values: flags.FlagValues = flags.FLAGS, model: str | None = None) -> Config:
+        """Returns the Config that the parsed absl flags give.
+
+        Args:
+            flag_values: the parsed flags, from `define_flags`.
+            model: a model to use in place of that of --model; settings that it does not have are then ignored.
+
+        Raises InputError as `from_values` does.
+        """
+        values = {name: from_flag(field, flag_values[name].value) for name, field in setting_fields(cls).items()}
+        for name, fields in _fields_of_models().items():
+            if flag_values[name].value is not None:  # unset stands for the default of the model
+                values[name] = from_flag(next(iter(fields.values())), flag_values[name].value)
+        return cls.from_values(without_foreign_settings({**values, "model": model}) if model else values)
+
+
+def without_foreign_settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the values without the settings that only other models than `values["model"]` have."""
+    own = setting_fields(settings_class(values.get("model", Config.model)))
+    return {name: value for name, value in values.items() if name in own or not models_with(name)}
 
 
 def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
-    """Defines one absl flag for each field of Config."""
-    define = {
-        bool: flags.DEFINE_bool,
-        str: flags.DEFINE_string,
-        int: flags.DEFINE_integer,
-        float: flags.DEFINE_float,
-    }
-    for field in dataclasses.fields(Config):
-        name, default, help_text = field.name, field.default, field.metadata["help"]
-        if "choices" in field.metadata:
-            flags.DEFINE_enum(name, default, field.metadata["choices"], help_text, flag_values=flag_values)
-        elif isinstance(default, tuple):
-            flags.DEFINE_list(name, [str(value) for value in default], help_text, flag_values=flag_values)
-        else:
-            define[type(default)](name, default, help_text, flag_values=flag_values)
+    """Defines one absl flag for each field of Config and for each setting of a model.
+
+    Models may share a setting, so its flag has no default: unset stands for the default of the model. Its help names
+    the models that have it, and their defaults.
+    """
+    for field in setting_fields(Config).values():
+        define_flag(field, field.default, field.metadata["help"], flag_values)
+    for fields in _fields_of_models().values():
+        models_by_help: dict[str, list[str]] = {}
+        for model, field in fields.items():
+            help_text = f"{field.metadata['help']} Default: {as_flag(field.default)}."
+            models_by_help.setdefault(help_text, []).append(model)
+        help_text = " ".join(f"{', '.join(models)}: {text}" for text, models in models_by_help.items())
+        define_flag(next(iter(fields.values())), None, help_text, flag_values)
 
 
-def _check_limits(field: dataclasses.Field, value: Any) -> None:
-    minimum, maximum = field.metadata.get("minimum"), field.metadata.get("maximum")
-    if minimum is not None and value < minimum or maximum is not None and value > maximum:
-        wanted = f"at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
-        raise InputError(f"--{field.name}={value}: it must be {wanted}")
-    if field.name == "head_filters" and any(filters < 1 for filters in value):
-        raise InputError(f"--head_filters={','.join(map(str, value))}: each must be at least 1")
+def _fields_of_models() -> dict[str, dict[str, dataclasses.Field]]:
+    """Returns the fields of all settings of models: by the name of the setting, then by that of the model."""
+    fields: dict[str, dict[str, dataclasses.Field]] = {}
+    for model in MODELS:
+        for name, field in setting_fields(settings_class(model)).items():
+            fields.setdefault(name, {})[model] = field
+    return fields

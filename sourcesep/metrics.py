@@ -1,35 +1,43 @@
 """Scores of separated stems, in NumPy.
 
-A waveform is [time] or [time, channel]; channels are scored together, as if their samples stood one after the other.
-Where a stem is active it is scored by SDR and SI-SDR, where it is silent by what is left in its estimate: the two are
-never averaged, since zeros in place of a stem score 0 dB and the SI-SDR of silence is undefined. `score_stem` is the
-whole protocol for one stem; what cannot be said of a stem is NaN.
+A waveform is [time] or [time, channel]; the samples of all channels are scored together, as one long signal. The part
+of a song in which a stem is active is scored by the error of its estimate (SDR, SI-SDR); the part in which it is silent
+while others play, by the level of what is left in its estimate. The two are never averaged: an estimate of zeros has an
+SDR of 0 dB, and the SI-SDR of silence is undefined.
+
+MEASURES is the table of all scores. `score_stem`, the summary over songs, the terminal's table and the HTML page
+iterate over it, so that a new score is one function and one row here. A score that is undefined is NaN.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import scipy.signal
+import scipy.stats
 
-EPSILON = 1e-7  # added to both energies, so that silence has a score: 0 dB for zeros in place of zeros
-FRAME_S = 1.0
+EPSILON = 1e-7  # added to both energies of an SDR, so that silence has one: 0 dB for zeros as the estimate of zeros
+FRAME_S = 1.0  # length of the frames that are active or silent, in seconds; museval's default too
 ACTIVE_DBFS = -60.0  # a frame below this level is silent,
-ACTIVE_RANGE_DB = 40.0  # and so is one this far below the stem's loudest
-LOWEST_DBFS = -120.0  # level given to digital silence, which has none
-MAX_ATTENUATION_DB = 80.0
-AUDIBLE_DBFS = -50.0
-MAX_LAG_S = 0.25
-RESAMPLES = 2_000  # of the bootstrap
-MASK_FRAME_SAMPLES = 2_048  # of the ideal ratio mask, as in SiSEC 2018
+ACTIVE_RANGE_DB = 40.0  # and so is a frame that is this much softer than the stem's loudest frame
+LOWEST_DBFS = -120.0  # level reported for digital silence, whose true level is minus infinity
+MAX_ATTENUATION_DB = 80.0  # highest attenuation reported; digital silence would have an infinite one
+AUDIBLE_DBFS = -50.0  # a frame above this level counts as audible
+MAX_LAG_S = 0.25  # longest delay that `consistency` searches for, in seconds
+RESAMPLES = 2_000  # of the bootstrap; Efron & Tibshirani 1993, section 13.3, ask for at least 1,000
+MASK_FRAME_SAMPLES = 2_048  # STFT frame of the ideal ratio mask, as in SiSEC 2018
 
 
 def sdr(references: np.ndarray, estimates: np.ndarray) -> np.ndarray:
-    """Signal-to-distortion ratio, 10 log10(sum s**2 / sum (s - e)**2), in dB.
+    """Computes the signal-to-distortion ratio, 10 log10(sum s**2 / sum (s - e)**2), in dB.
 
-    The global form used in the Music Demixing Challenge 2021 (Mitsufuji et al. 2022, equation 2). All-zero estimates
-    score 0 dB.
+    This is the global form of the Music Demixing Challenge 2021 (Mitsufuji et al. 2022, equation 2). An estimate of
+    zeros scores 0 dB.
 
     Args:
         references, estimates: [..., time, instrument].
@@ -44,15 +52,15 @@ def sdr(references: np.ndarray, estimates: np.ndarray) -> np.ndarray:
 
 
 def si_sdr(reference: np.ndarray, estimate: np.ndarray) -> float:
-    """Scale-invariant SDR, 10 log10(|a s|**2 / |a s - e|**2) with a = <e, s> / |s|**2, in dB.
+    """Computes the scale-invariant SDR, 10 log10(|a s|**2 / |a s - e|**2) with a = <e, s> / |s|**2, in dB.
 
-    Le Roux et al. 2019, "SDR: half-baked or well done?", equation 4; no mean is subtracted.
+    As in Le Roux et al. 2019, "SDR: half-baked or well done?", equation 4, without subtracting means.
 
     Args:
         reference, estimate: waveforms of one shape.
 
     Returns:
-        The ratio; NaN where the reference or the estimate is all zero.
+        The ratio; NaN if the reference or the estimate is all zero.
     """
     reference, estimate = np.ravel(reference).astype(np.float64), np.ravel(estimate).astype(np.float64)
     energy = reference @ reference
@@ -65,7 +73,7 @@ def si_sdr(reference: np.ndarray, estimate: np.ndarray) -> float:
 
 
 def level_dbfs(waveform: np.ndarray) -> float:
-    """RMS level, 10 log10(mean x**2), in dB relative to a full-scale square wave; silence is at LOWEST_DBFS."""
+    """Computes the RMS level, 10 log10(mean x**2), in dB relative to a full-scale square wave; at least LOWEST_DBFS."""
     power = np.mean(np.square(waveform, dtype=np.float64)) if np.size(waveform) else 0.0
     return float(max(LOWEST_DBFS, 10 * np.log10(power))) if power else LOWEST_DBFS
 
@@ -77,7 +85,7 @@ def frames(waveform: np.ndarray, sample_rate: int) -> list[np.ndarray]:
 
 
 def activity(stem: np.ndarray, sample_rate: int) -> np.ndarray:
-    """Which frames of a clean stem are active: RMS > max(-60 dBFS, the stem's loudest frame - 40 dB).
+    """Finds the frames in which a clean stem is active: RMS > max(-60 dBFS, the stem's loudest frame - 40 dB).
 
     Args:
         stem: waveform.
@@ -90,83 +98,184 @@ def activity(stem: np.ndarray, sample_rate: int) -> np.ndarray:
     return levels > max(ACTIVE_DBFS, levels.max(initial=LOWEST_DBFS) - ACTIVE_RANGE_DB)
 
 
-def part(waveform: np.ndarray, wanted: np.ndarray, sample_rate: int) -> np.ndarray:
-    """The frames of a waveform that `wanted`, bool [frame], chooses, one after the other."""
+def select_frames(waveform: np.ndarray, wanted: np.ndarray, sample_rate: int) -> np.ndarray:
+    """Returns the frames of a waveform at which `wanted`, bool [frame], is true, joined together."""
     chosen = [frame for frame, is_wanted in zip(frames(waveform, sample_rate), wanted) if is_wanted]
     return np.concatenate(chosen) if chosen else waveform[:0]
 
 
 def frame_sdr(reference: np.ndarray, estimate: np.ndarray, sample_rate: int) -> np.ndarray:
-    """SDR of each frame, as `sdr` defines it, in dB [frame]."""
+    """Computes the SDR of each frame, in dB [frame]; see `sdr`."""
     pairs = zip(frames(reference, sample_rate), frames(estimate, sample_rate))
     return np.array([_sdr(*pair) for pair in pairs])
 
 
 def attenuation_db(mixture: np.ndarray, estimate: np.ndarray) -> float:
-    """How far an estimate lies below the mixture, level(mixture) - level(estimate), at most MAX_ATTENUATION_DB."""
+    """Computes level(mixture) - level(estimate) in dB, at most MAX_ATTENUATION_DB."""
     return min(MAX_ATTENUATION_DB, level_dbfs(mixture) - level_dbfs(estimate))
 
 
 def audible_share(estimate: np.ndarray, sample_rate: int) -> float:
-    """Share of frames above AUDIBLE_DBFS, 0 to 1; NaN without frames."""
+    """Computes the share of frames above AUDIBLE_DBFS, 0 to 1; NaN without frames."""
     levels = [level_dbfs(frame) for frame in frames(estimate, sample_rate)]
     return float(np.mean(np.array(levels) > AUDIBLE_DBFS)) if levels else float("nan")
 
 
+def best_constant_gain(reference: np.ndarray, mixture: np.ndarray) -> float:
+    """Computes g = <s, m> / <m, m>, the gain at which g * mixture has the highest SDR; 0 for a silent mixture.
+
+    Args:
+        reference, mixture: waveforms of one shape.
+    """
+    s, m = np.ravel(reference).astype(np.float64), np.ravel(mixture).astype(np.float64)
+    energy = m @ m
+    return float(s @ m / energy) if energy else 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """The active or the silent part of a song, as one stem is scored on it.
+
+    Attributes:
+        reference, estimate, mixture: waveforms of one shape.
+        sample_rate: in Hz.
+    """
+
+    reference: np.ndarray
+    estimate: np.ndarray
+    mixture: np.ndarray
+    sample_rate: int
+
+    @property
+    def seconds(self) -> float:
+        """Length in seconds."""
+        return len(self.reference) / self.sample_rate
+
+    @functools.cached_property
+    def sdr_db(self) -> float:
+        """SDR of the estimate."""
+        return _sdr(self.reference, self.estimate)
+
+    @functools.cached_property
+    def si_sdr_db(self) -> float:
+        """SI-SDR of the estimate."""
+        return si_sdr(self.reference, self.estimate)
+
+    def frame_quantile_db(self, share: float) -> float:
+        """The SDR that this share of the frames (0 to 1) stays below."""
+        return float(np.quantile(self._frame_sdr_db, share))
+
+    @functools.cached_property
+    def _frame_sdr_db(self) -> np.ndarray:
+        return frame_sdr(self.reference, self.estimate, self.sample_rate)
+
+    def gain_over_constant_db(self) -> float:
+        """SDR of the estimate minus that of the mixture at its best constant gain."""
+        gain = best_constant_gain(self.reference, self.mixture)
+        return self.sdr_db - _sdr(self.reference, gain * self.mixture)
+
+
+class Measure(NamedTuple):
+    """One score of a stem, and how tables show it.
+
+    Attributes:
+        key: its name in metrics.json.
+        part: the part of a song that it is computed on, ACTIVE or SILENT.
+        unit: "dB", "dBFS", "s", or "%" for a share of 0 to 1.
+        score: computes it from that part, which is not empty.
+        label: heading of its columns in tables; empty if it is only in metrics.json.
+        averages: the averages over songs that tables show, a column each: "median", "mean" (with its interval).
+        in_terminal: whether the terminal's table, which has less room than the page, shows it too.
+        if_empty: its value if a song has no such part.
+    """
+
+    key: str
+    part: str
+    unit: str
+    score: Callable[[Part], float]
+    label: str = ""
+    averages: tuple[str, ...] = ("median",)
+    in_terminal: bool = True
+    if_empty: float = float("nan")
+
+
+ACTIVE, SILENT = "while it plays", "while it rests"
+
+MEASURES = (
+    Measure("active_s", ACTIVE, "s", lambda part: part.seconds, if_empty=0.0),
+    Measure("sdr_db", ACTIVE, "dB", lambda part: part.sdr_db, "SDR", ("median", "mean")),
+    Measure(
+        "gain_over_constant_db", ACTIVE, "dB", lambda part: part.gain_over_constant_db(),
+        "over constant", ("median", "mean"),
+    ),
+    Measure(
+        "sdr_improvement_db", ACTIVE, "dB", lambda part: part.sdr_db - _sdr(part.reference, part.mixture),
+        "over mixture",
+    ),
+    Measure("si_sdr_db", ACTIVE, "dB", lambda part: part.si_sdr_db, "SI-SDR"),
+    Measure(
+        "si_sdr_improvement_db", ACTIVE, "dB", lambda part: part.si_sdr_db - si_sdr(part.reference, part.mixture)
+    ),
+    Measure(
+        "frame_sdr_p10_db", ACTIVE, "dB", lambda part: part.frame_quantile_db(0.1),
+        "frames, 10\u00a0%", in_terminal=False,
+    ),
+    Measure("frame_sdr_median_db", ACTIVE, "dB", lambda part: part.frame_quantile_db(0.5)),
+    Measure(
+        "frame_sdr_p90_db", ACTIVE, "dB", lambda part: part.frame_quantile_db(0.9),
+        "frames, 90\u00a0%", in_terminal=False,
+    ),
+    Measure("silent_s", SILENT, "s", lambda part: part.seconds, if_empty=0.0),
+    Measure("residual_dbfs", SILENT, "dBFS", lambda part: level_dbfs(part.estimate), "left"),
+    Measure(
+        "attenuation_db", SILENT, "dB", lambda part: attenuation_db(part.mixture, part.estimate), "below mixture"
+    ),
+    Measure(
+        "audible_share", SILENT, "%", lambda part: audible_share(part.estimate, part.sample_rate),
+        "audible", ("mean",),
+    ),
+)  # fmt: skip
+MAIN_MEASURE = "sdr_db"  # what plots and examples show
+
+
 def score_stem(reference: np.ndarray, estimate: np.ndarray, mixture: np.ndarray, sample_rate: int) -> dict[str, float]:
-    """All scores of one stem.
+    """Scores one stem by every measure.
+
+    The stem's active part are the frames in which it is active; its silent part, those in which it is not, but the
+    mixture is.
 
     Args:
         reference, estimate, mixture: waveforms of one shape; the reference is the clean stem.
         sample_rate: in Hz.
 
     Returns:
-        active_s, silent_s: seconds in which the stem is active; in which it is not, but the mixture is.
-        sdr_db, sdr_improvement_db, si_sdr_db, si_sdr_improvement_db: on the active part; improvements are over the
-            mixture taken as the estimate.
-        frame_sdr_p10_db, frame_sdr_median_db, frame_sdr_p90_db: over the frames of the active part.
-        residual_dbfs, attenuation_db, audible_share: of the estimate on the silent part.
+        The value of each measure of MEASURES, by its key; NaN where it is undefined.
     """
     active = activity(reference, sample_rate)
     silent = ~active & activity(mixture, sample_rate)
-    scores = dict.fromkeys(MEASURES, float("nan"))
-    s, e, m = (part(waveform, active, sample_rate) for waveform in (reference, estimate, mixture))
-    scores["active_s"] = len(s) / sample_rate
-    if len(s):
-        scores["sdr_db"], scores["si_sdr_db"] = _sdr(s, e), si_sdr(s, e)
-        scores["sdr_improvement_db"] = scores["sdr_db"] - _sdr(s, m)
-        scores["si_sdr_improvement_db"] = scores["si_sdr_db"] - si_sdr(s, m)
-        quantiles = np.quantile(frame_sdr(s, e, sample_rate), (0.1, 0.5, 0.9))
-        scores.update(zip(("frame_sdr_p10_db", "frame_sdr_median_db", "frame_sdr_p90_db"), map(float, quantiles)))
-    e, m = (part(waveform, silent, sample_rate) for waveform in (estimate, mixture))
-    scores["silent_s"] = len(e) / sample_rate
-    if len(e):
-        scores["residual_dbfs"] = level_dbfs(e)
-        scores["attenuation_db"] = attenuation_db(m, e)
-        scores["audible_share"] = audible_share(e, sample_rate)
-    return scores
-
-
-MEASURES = (
-    *("active_s", "sdr_db", "sdr_improvement_db", "si_sdr_db", "si_sdr_improvement_db"),
-    *("frame_sdr_p10_db", "frame_sdr_median_db", "frame_sdr_p90_db"),
-    *("silent_s", "residual_dbfs", "attenuation_db", "audible_share"),
-)
+    parts = {}
+    for name, wanted in ((ACTIVE, active), (SILENT, silent)):
+        s, e, m = (select_frames(waveform, wanted, sample_rate) for waveform in (reference, estimate, mixture))
+        parts[name] = Part(s, e, m, sample_rate)
+    return {
+        measure.key: measure.score(parts[measure.part]) if parts[measure.part].seconds else measure.if_empty
+        for measure in MEASURES
+    }
 
 
 def consistency(mixture: np.ndarray, estimates: Sequence[np.ndarray], sample_rate: int) -> dict[str, float]:
-    """Whether estimates add up to what they were separated from.
+    """Measures whether estimates add up to the mixture that they were separated from.
 
     Args:
-        mixture: waveform, the sum of the stems that the estimates stand for.
-        estimates: one waveform a stem, of any lengths.
+        mixture: waveform, the sum of the stems that are estimated.
+        estimates: one waveform per stem, of any length.
         sample_rate: in Hz.
 
     Returns:
         sum_sdr_db: SDR of the sum of the estimates as an estimate of the mixture.
-        extra_samples: by how much the estimates are longer than the mixture.
-        lag_samples: delay of the sum against the mixture at which their cross-correlation is largest, within
-            MAX_LAG_S; 0 for estimates in place, NaN where one of the two is silent.
+        extra_samples: length of the longest estimate minus that of the mixture.
+        lag_samples: delay of the sum relative to the mixture at which their cross-correlation is largest, within
+            MAX_LAG_S; 0 for aligned estimates, NaN if the sum or the mixture is silent.
     """
     total = np.zeros((max(map(len, estimates)), *mixture.shape[1:]), np.float32)
     for estimate in estimates:
@@ -187,17 +296,17 @@ def consistency(mixture: np.ndarray, estimates: Sequence[np.ndarray], sample_rat
 
 
 def ideal_ratio_mask(mixture: np.ndarray, references: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
-    """What the best soft mask on the mixture's spectrogram would give: IRM_i = |S_i| / (sum_j |S_j|).
+    """Applies the ideal ratio mask |S_i| / sum_j |S_j| of each reference to the mixture's spectrogram.
 
-    The oracle IRM1 of SiSEC 2018 (Stöter, Liutkus & Ito 2018). What the mixture holds beyond the references counts as
-    one more source.
+    This is the oracle IRM1 of SiSEC 2018 (Stöter, Liutkus & Ito 2018). What the mixture holds beyond the references
+    counts as one more stem.
 
     Args:
         mixture: [time, channel].
         references: the stems, each [time, channel].
 
     Yields:
-        float32 [time, channel] for each reference: that stem's mask applied to the mixture.
+        The masked mixture for each reference, float32 [time, channel].
     """
     rest = mixture - np.sum(references, axis=0)
     spectrum, total = _stft(mixture), np.abs(_stft(rest))
@@ -209,20 +318,20 @@ def ideal_ratio_mask(mixture: np.ndarray, references: Sequence[np.ndarray]) -> I
         yield waveform.T[: len(mixture)].astype(np.float32)
 
 
-def finite_median(values: Sequence[float]) -> float:
-    """Median of the values that are finite numbers; NaN where there are none."""
-    values = np.asarray(values, np.float64)
-    values = values[np.isfinite(values)]
-    return float(np.median(values)) if len(values) else float("nan")
+def finite_median(values: npt.ArrayLike) -> float:
+    """Computes the median of the values that are finite; NaN if none is."""
+    numbers = np.asarray(values, np.float64)
+    numbers = numbers[np.isfinite(numbers)]
+    return float(np.median(numbers)) if len(numbers) else float("nan")
 
 
 def bootstrap_interval(
-    values: Sequence[float], statistic: Callable = np.mean, seed: int = 0, confidence: float = 0.95
+    values: npt.ArrayLike, statistic: Callable = np.mean, seed: int = 0, confidence: float = 0.95
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of a statistic over pieces (Efron & Tibshirani 1993, section 13.3).
+    """Computes the percentile bootstrap interval of a statistic over songs (Efron & Tibshirani 1993, section 13.3).
 
     Args:
-        values: one number a piece.
+        values: one number per song.
         statistic: numpy.mean, numpy.median, or another function with an `axis`.
         seed: of the resampling.
         confidence: of the interval.
@@ -234,17 +343,18 @@ def bootstrap_interval(
     if len(values) < 2:
         return float("nan"), float("nan")
     rng = np.random.default_rng(seed)
-    statistics = statistic(values[rng.integers(len(values), size=(RESAMPLES, len(values)))], axis=1)
-    low, high = np.quantile(statistics, ((1 - confidence) / 2, (1 + confidence) / 2))
+    low, high = scipy.stats.bootstrap(
+        (values,), statistic, n_resamples=RESAMPLES, confidence_level=confidence, method="percentile", random_state=rng
+    ).confidence_interval
     return float(low), float(high)
 
 
 def _sdr(reference: np.ndarray, estimate: np.ndarray) -> float:
-    """`sdr` of one waveform."""
+    """Computes `sdr` of one waveform."""
     return float(sdr(np.reshape(reference, (-1, 1)), np.reshape(estimate, (-1, 1)))[0])
 
 
 def _stft(waveform: np.ndarray) -> np.ndarray:
-    """[time, channel] -> complex64 [channel, frequency, frame]."""
+    """Transforms [time, channel] to complex64 [channel, frequency, frame]."""
     padded = np.pad(waveform, ((0, max(0, MASK_FRAME_SAMPLES - len(waveform))), (0, 0)))
     return scipy.signal.stft(padded.T, nperseg=MASK_FRAME_SAMPLES)[2]

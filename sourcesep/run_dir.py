@@ -1,34 +1,33 @@
-"""What a run leaves on disk, and how to open it again.
+"""A run directory: what a run writes to disk, and how it is read again.
 
 config.json          the Config
-checkpoints/         everything needed to go on training
+checkpoints/         everything needed to resume training
 best.weights.h5      the weights to use
 events.out.tfevents* for TensorBoard
 """
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import os
 import pathlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
 
 from data_gen import InputError
-from data_gen.files import write_atomically
+from data_gen.files import replacing, write_atomically
 from sourcesep.config import Config
-from sourcesep.models import build, plain
+from sourcesep.models import build, unconditioned
+from sourcesep.models.settings import as_flag
 
-PRETRAINED = pathlib.Path(__file__).with_name("pretrained")  # the run whose model comes with the package
+if TYPE_CHECKING:
+    import keras
 
-_MAY_CHANGE = (
-    *("steps", "validate_every", "patience", "checkpoint_minutes", "learning_rate", "clip_norm", "mixed_precision"),
-    *("render", "workers", "reuse", "pool_chunks", "strategy"),
-)
-_CHECKSUM = "sourcesep_sha256"  # attribute of the file of weights
+PRETRAINED = pathlib.Path(__file__).with_name("pretrained")  # the run directory that comes with the package
+
+_CHECKSUM = "sourcesep_sha256"  # attribute of the weights file that holds its checksum
 
 
 class RunDir:
@@ -51,33 +50,33 @@ class RunDir:
         """The file of the weights to use."""
         return self.path / "best.weights.h5"
 
-    def create(self, config: Config) -> None:
-        """Makes the folder and writes the Config; in a folder that holds a run already, checks that it is the same.
+    def create_or_resume(self, config: Config) -> None:
+        """Creates the folder and writes the Config; if it holds a run already, first checks that the Configs agree.
 
-        Raises InputError if the Config contradicts the run's, or the folder cannot be made.
+        Settings that may change during a run are replaced. Raises InputError if others differ, or if the folder cannot
+        be created.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(f"--run_dir={self.path}: cannot make this folder ({error.strerror})") from None
+            raise InputError(f"--run_dir={self.path}: cannot create this folder ({error.strerror})") from error
         if (self.path / "config.json").exists():
-            before = self.config()
-            for field in dataclasses.fields(Config):
-                old, new = getattr(before, field.name), getattr(config, field.name)
-                if old != new and field.name not in _MAY_CHANGE:
+            before, now = self.config().values(), config.values()
+            for name, field in config.setting_fields().items():  # the model comes first, so that it is the same below
+                if now[name] != before[name] and not field.metadata["may_change"]:
                     raise InputError(
-                        f"--{field.name}={_as_flag(new)} contradicts the run in {self.path}, which was begun with "
-                        f"{_as_flag(old)}; name another --run_dir, or leave the flag as it was"
+                        f"--{name}={as_flag(now[name])} contradicts the run in {self.path}, which was started with "
+                        f"{as_flag(before[name])}; choose another --run_dir, or leave this flag as it was"
                     )
         write_atomically(self.path / "config.json", config.to_json().encode())
 
     def config(self) -> Config:
-        """The run's Config. Raises InputError if there is none, or none that this version understands."""
+        """Returns the run's Config. Raises InputError if there is none, or if this version cannot read it."""
         path = self.path / "config.json"
         try:
             return Config.from_json(path.read_text())
         except OSError:
-            raise InputError(f"{self.path}: no run directory (it has no config.json); train.py makes one") from None
+            raise InputError(f"{self.path}: no run directory (it has no config.json); train.py creates one") from None
         except (ValueError, TypeError) as error:
             raise InputError(
                 f"{path}: damaged, or written by another version of sourcesep ({error}); "
@@ -85,55 +84,53 @@ class RunDir:
             ) from None
 
     def check_weights(self) -> None:
-        """Raises InputError if there is no file of weights."""
+        """Raises InputError if there are no weights yet."""
         if not self.weights.exists():
             raise InputError(f"{self.path}: no weights there yet (best.weights.h5); train.py --run_dir writes them")
 
-    def model(self, dtype_policy: str = "float32", present: Sequence[str] = ()):
-        """The run's model with its weights, from the mixture alone to stems; `present` as in `models.plain`.
+    def model(self, dtype_policy: str = "float32", present: Sequence[str] = ()) -> keras.Model:
+        """Returns the run's model with its weights, from the mixture to stems; `present` as in `models.unconditioned`.
 
-        Raises InputError if there are no weights, or none that fit, and for stems that the model does not have.
+        Raises InputError if there are no weights, if they do not fit, and for stems that the model does not have.
         """
-        return plain(self.trained_model(dtype_policy), self.config(), present)
+        return unconditioned(self.trained_model(dtype_policy), self.config(), present)
 
-    def trained_model(self, dtype_policy: str = "float32"):
-        """The run's model with its weights, as `models.build` makes it. Raises InputError for weights like `model`."""
+    def trained_model(self, dtype_policy: str = "float32") -> keras.Model:
+        """Returns the run's model with its weights, as `models.build` returns it.
+
+        Raises InputError if there are no weights, or if they do not fit.
+        """
         config = self.config()
         self.check_weights()
         model = build(config, dtype_policy)
         try:
             with h5py.File(self.weights) as file:
                 if file.attrs.get(_CHECKSUM, checksum := _checksum(file)) != checksum:
-                    raise ValueError("its checksum is another")
+                    raise ValueError("wrong checksum")
             model.load_weights(self.weights)
-        except Exception as error:  # whatever h5py and Keras raise for a damaged file
+        except Exception as error:  # h5py and Keras raise many types of errors for a damaged file
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise InputError(
-                f"{self.weights}: damaged, or of another model than config.json says ({reason}); "
+                f"{self.weights}: damaged, or not the weights of the model in config.json ({reason}); "
                 "restore it, or train again"
-            ) from None
+            ) from error
         return model
 
-    def save_weights(self, model) -> None:
+    def save_weights(self, model: keras.Model) -> None:
         """Writes the weights to use; a reader sees the old file or the new one, never half of it."""
-        partial = self.path / "partial.weights.h5"
-        model.save_weights(partial)
-        with h5py.File(partial, "r+") as file:
-            file.attrs[_CHECKSUM] = _checksum(file)
-        os.replace(partial, self.weights)
+        with replacing(self.weights) as partial:
+            model.save_weights(partial)
+            with h5py.File(partial, "r+") as file:
+                file.attrs[_CHECKSUM] = _checksum(file)
 
 
 def _checksum(file: h5py.File) -> str:
-    """Of all arrays and their names; HDF5 itself does not notice when some of its bytes change."""
+    """Returns the SHA-256 of the names and bytes of all arrays. HDF5 does not detect corrupted data itself."""
     digest = hashlib.sha256()
 
-    def add(name: str, item) -> None:
+    def add(name: str, item: h5py.Group | h5py.Dataset) -> None:
         if isinstance(item, h5py.Dataset):
             digest.update(name.encode() + np.asarray(item).tobytes())
 
     file.visititems(add)
     return digest.hexdigest()
-
-
-def _as_flag(value) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

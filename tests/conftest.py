@@ -1,6 +1,5 @@
 """What tests share: a small Config, the embedded SoundFont, a trained run, the folder of real MIDI."""
 
-import dataclasses
 import importlib.util
 import os
 import pathlib
@@ -9,13 +8,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import pytest
 
-from sourcesep.config import Config
+from sourcesep.config import Config, without_foreign_settings
+from sourcesep.models import wavenet
 
 ROOT = pathlib.Path(__file__).parents[1]
 SOUNDFONT = str(pathlib.Path(importlib.util.find_spec("pretty_midi").origin).with_name("TimGM6mb.sf2"))
 
 
-# Changes to a Config that make every model small.
+# Values that make every model small, for `change`.
 TINY = {
     "context_ms": 0.0,
     "filters": 8,
@@ -52,20 +52,21 @@ def config():
         learning_rate=1e-3,
         steps=3,
         validate_every=0,
-        stacks=2,
-        blocks=3,
-        filters=8,
-        head_filters=(16, 8),
         mixed_precision="float32",
+        network=wavenet.Settings(stacks=2, blocks=3, filters=8, head_filters=(16, 8)),
     )
+
+
+def change(config, **changes):
+    """A Config with other fields, or other settings of its model; settings that only other models have are ignored."""
+    return Config.from_values(without_foreign_settings({**config.values(), **changes}))
 
 
 def as_flags(config, **changes):
     """The command line flags that give a Config."""
     return [
-        f"--{field.name}={','.join(map(str, value)) if isinstance(value, tuple) else value}"
-        for field in dataclasses.fields(config)
-        for value in [getattr(dataclasses.replace(config, **changes), field.name)]
+        f"--{name}={','.join(map(str, value)) if isinstance(value, tuple) else value}"
+        for name, value in change(config, **changes).values().items()
     ]
 
 
@@ -74,5 +75,5 @@ def real_midi():
     """The folder of real MIDI files, on machines that have it."""
     folder = ROOT.parent / "shared" / "midi"
     if not folder.is_dir():
-        pytest.skip("no folder of real MIDI files beside the checkout")
+        pytest.skip("no folder of real MIDI files next to the checkout")
     return folder

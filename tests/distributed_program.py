@@ -12,16 +12,14 @@ import numpy as np
 import tensorflow as tf
 
 from sourcesep.config import Config
-from sourcesep.train import training
+from sourcesep.models import wavenet
+from sourcesep.train import devices, training
 from sourcesep.train.losses import make_loss
 
 CONFIG = Config(
     instruments=("drums", "bass"),
     sample_rate=8_000,
-    stacks=1,
-    blocks=3,
-    filters=8,
-    head_filters=(8,),
+    network=wavenet.Settings(stacks=1, blocks=3, filters=8, head_filters=(8,)),
     learning_rate=1e-2,
     mixed_precision="float32",
     clip_norm=0.05,
@@ -36,9 +34,11 @@ def main(output, n_shares, share, name):
         cpu = tf.config.list_physical_devices("CPU")[0]
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * n_shares)
     config = dataclasses.replace(CONFIG, strategy=name)
-    strategy = training.make_strategy(config)
+    strategy = devices.make_strategy(config)
     with strategy.scope():
-        stepper = training._make_stepper(config, make_loss("mae", 2, TIME))
+        stepper = training.make_stepper(config, make_loss("mae"))
+    # Adam divides each gradient by its size: without this, those near 0 would turn rounding errors into whole steps.
+    stepper.optimizer.epsilon = 1e-3
     rng = np.random.default_rng(0)
     losses = []
     for step in range(N_STEPS):

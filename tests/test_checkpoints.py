@@ -4,9 +4,12 @@ import subprocess
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from data_gen import InputError
+from sourcesep.config import Config
 from sourcesep.train.checkpoints import State
+from sourcesep.train.optimization import make_optimizer
 
 
 @pytest.fixture
@@ -28,7 +31,7 @@ def saved(folder, parts, *steps):
     state = State(folder, *parts)
     for step in steps:
         while state.step < step:
-            state.advance(next_visit=10 * step)
+            state.record_step(next_visit=10 * step, trained_s=2.5 * step)
         fill(parts, step)
         state.save()
     return state
@@ -37,16 +40,43 @@ def saved(folder, parts, *steps):
 def test_everything_comes_back(tmp_path, parts):
     state = saved(tmp_path, parts, 3)
     state.reuse.assign(2)
-    assert state.is_best(0.5)
-    assert not state.is_best(0.6)
+    assert state.record_validation(0.5)
+    assert not state.record_validation(0.6)
     state.save()
     fill(parts, 0)
     other = State(tmp_path, *parts)
     assert other.restore()
-    assert (other.step, other.next_visit, int(other.reuse), other.n_worse) == (3, 30, 2, 1)
-    assert not other.is_best(0.55)
+    assert (other.step, other.trained_s, other.next_visit, int(other.reuse), other.n_worse) == (3, 7.5, 30, 2, 1)
+    assert not other.record_validation(0.55)
     for variable in (*parts[0].variables, *parts[1].variables):
         np.testing.assert_array_equal(variable, np.full(variable.shape, 3, variable.dtype))
+
+
+def test_a_checkpoint_of_version_0_1_0_which_has_no_training_time_is_restored(tmp_path, parts):
+    """Its names and types, for the cosine schedule, which Keras computed then."""
+    model, _ = parts
+    schedule = keras.optimizers.schedules.CosineDecay(0.0, 10, warmup_target=0.1, warmup_steps=2)
+    optimizer = keras.optimizers.Adam(schedule, use_ema=True)
+    optimizer.build(model.trainable_variables)
+    fill((model, optimizer), 4)
+    tf.train.Checkpoint(
+        model=model,
+        optimizer=optimizer,
+        step=tf.Variable(4, dtype=tf.int64),
+        next_visit=tf.Variable(40, dtype=tf.int64),
+        reuse=tf.Variable(2, dtype=tf.int64),
+        best_loss=tf.Variable(0.5, dtype=tf.float64),
+        n_worse=tf.Variable(1, dtype=tf.int64),
+    ).write(str(tmp_path / "step-4" / "state"))
+    config = Config(schedule="cosine", average=0.9)
+    parts = model, make_optimizer(config, tf.Variable(0.1))
+    parts[1].build(model.trainable_variables)
+    fill(parts, 0)
+    state = State(tmp_path, *parts)
+    assert state.restore()
+    assert (state.step, state.trained_s, state.next_visit, state.n_worse) == (4, 0.0, 40, 1)
+    for variable in (*parts[0].variables, *parts[1].variables):
+        np.testing.assert_array_equal(variable, np.full(variable.shape, 4, variable.dtype))
 
 
 def test_an_empty_folder_restores_nothing(tmp_path, parts):
@@ -81,7 +111,7 @@ def test_when_no_checkpoint_can_be_read_it_says_so(tmp_path, parts):
     saved(tmp_path, parts, 1, 2)
     for path in tmp_path.glob("step-*/state.index"):
         path.write_bytes(b"")
-    with pytest.raises(InputError, match="no checkpoint there can be read"):
+    with pytest.raises(InputError, match="no checkpoint can be read"):
         State(tmp_path, *parts).restore()
 
 
@@ -97,7 +127,7 @@ def test_a_full_disk_is_said_and_the_checkpoints_that_are_there_stay_good(tmp_pa
         state = saved(tmp_path, (model, optimizer), 1)
         (tmp_path / "other").write_bytes(bytes(2**20))
         fill((model, optimizer), 2)
-        state.advance(20)
+        state.record_step(20, 5.0)
         with pytest.raises(InputError, match="cannot write a checkpoint"):
             state.save()
         other = State(tmp_path, model, optimizer)

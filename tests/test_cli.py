@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import ROOT, SOUNDFONT
+from helpers import hide_fluidsynth, run
 
 from sourcesep import metrics
-from sourcesep.evaluate import sources
+from sourcesep.evaluate import songs
 from sourcesep.run_dir import PRETRAINED, RunDir
 
 SMALL = [
@@ -31,26 +32,6 @@ SMALL = [
     "--workers=0",
     "--steps=2",
 ]
-
-
-def run(program, *flags, **environment):
-    """Runs one of the four commands; returns (exit status, standard output, standard error)."""
-    import os
-
-    done = subprocess.run(
-        [sys.executable, str(ROOT / program), *map(str, flags)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-        env={**os.environ, **environment},
-    )
-    return done.returncode, done.stdout, done.stderr
-
-
-def without_fluidsynth(folder):
-    """Makes a folder for PYTHONPATH in which pyfluidsynth, which asks ctypes for the library, finds none."""
-    (folder / "sitecustomize.py").write_text("import ctypes.util\nctypes.util.find_library = lambda name: None\n")
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +104,7 @@ def test_an_interrupt_stops_separation_and_leaves_only_what_is_complete(trained,
     assert not list((tmp_path / "out" / "song").iterdir())
 
 
-def test_separate_without_a_file_scores_a_piece_that_training_has_not_heard(trained, tmp_path):
+def test_separate_without_a_file_scores_a_song_that_training_has_not_used(trained, tmp_path):
     status, output, errors = run("separate.py", f"--run_dir={trained}", f"--output_dir={tmp_path}")
     assert status == 0, errors
     assert "SDR in dB" in output and "drums" in output
@@ -139,11 +120,11 @@ def test_separate_without_a_file_scores_a_piece_that_training_has_not_heard(trai
 def test_separate_without_a_run_uses_the_model_in_the_package(tmp_path):
     # A piece and a SoundFont that it has not heard, at another rate and in stereo; on a machine without FluidSynth.
     config = dataclasses.replace(RunDir(PRETRAINED).config(), sample_rate=44_100)
-    (source,) = sources.rendered(config, config.outputs, "", (SOUNDFONT,), 1, 10.0)
-    song = source.load()
+    (lazy,) = songs.list_held_out(config, "", (SOUNDFONT,), 1, 10.0)
+    song = lazy.load()
     soundfile.write(tmp_path / "song.wav", np.repeat(song.mixture, 2, axis=1), 44_100)
-    without_fluidsynth(tmp_path)
-    status, _, errors = run("separate.py", f"--output_dir={tmp_path}", tmp_path / "song.wav", PYTHONPATH=str(tmp_path))
+    hidden = hide_fluidsynth(tmp_path)
+    status, _, errors = run("separate.py", f"--output_dir={tmp_path}", tmp_path / "song.wav", **hidden)
     assert status == 0, errors
     for name in ("drums", "piano", "strings", "bass", "other"):
         estimate, _ = soundfile.read(tmp_path / "song" / f"{name}.wav", dtype="float32")
@@ -271,7 +252,7 @@ def same_names(trained, tmp_path):
 
 
 BAD = {
-    "unknown instrument": (lambda *_: ["train.py", *SMALL, "--instruments=drums,harp"], "known are drums, bass, piano"),
+    "unknown instrument": (lambda *_: ["train.py", *SMALL, "--instruments=drums,harp"], "for drums, bass, piano"),
     "unknown model": (lambda *_: ["train.py", *SMALL, "--model=resnet"], "known are wavenet"),
     "unknown loss": (lambda *_: ["train.py", *SMALL, "--loss=huber"], "known are mae, mse"),
     "short chunk": (lambda *_: ["train.py", *SMALL, "--loss=mae+spectrogram", "--chunk_ms=50"], "raise --chunk_ms"),
@@ -325,8 +306,7 @@ def test_bad_input_gets_one_line_and_status_1(case, trained, tmp_path):
 
 
 def test_a_missing_fluidsynth_library_is_named_with_the_package_to_install(tmp_path):
-    without_fluidsynth(tmp_path)
-    status, _, errors = run("train.py", *SMALL, f"--run_dir={tmp_path}/run", PYTHONPATH=str(tmp_path))
+    status, _, errors = run("train.py", *SMALL, f"--run_dir={tmp_path}/run", **hide_fluidsynth(tmp_path))
     assert status == 1
     assert "libfluidsynth3" in errors
     assert "Traceback" not in errors

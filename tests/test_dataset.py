@@ -5,7 +5,8 @@ import pytest
 import tensorflow as tf
 
 from data_gen.chunks import Visit
-from sourcesep.train.dataset import WINDOW_STEPS, ReuseController, dropped, make_dataset, remixed
+from sourcesep.train.augmentation import drop_stems, remix_stems
+from sourcesep.train.dataset import WINDOW_STEPS, ReuseController, make_dataset
 
 
 def visits(n_chunks=6):
@@ -61,7 +62,8 @@ def chunks_to_remix(n_chunks=64):
 
 
 def test_remixed_stems_come_from_any_chunk_and_make_up_the_mixture_with_the_remainder_of_another():
-    mixture, stems = (np.asarray(part, np.float64) for part in remixed(*chunks_to_remix(), 1.0, tf.constant([1, 2])))
+    remixed = remix_stems(*chunks_to_remix(), 1.0, tf.constant([1, 2]))
+    mixture, stems = (np.asarray(part, np.float64) for part in remixed)
     remainder = mixture - stems.sum(axis=2, keepdims=True)
     parts = np.round(np.concatenate([stems, remainder], axis=2) / [1, 1_000, 1_000_000])
     assert (parts == parts[:, :1]).all()  # a stem stays whole
@@ -73,7 +75,7 @@ def test_remixed_stems_come_from_any_chunk_and_make_up_the_mixture_with_the_rema
 
 def test_remix_leaves_the_other_chunks_as_they_are():
     mixture, stems = chunks_to_remix()
-    after_mixture, after_stems = remixed(mixture, stems, 0.5, tf.constant([1, 2]))
+    after_mixture, after_stems = remix_stems(mixture, stems, 0.5, tf.constant([1, 2]))
     kept = np.all(np.asarray(after_stems) == np.asarray(stems), axis=(1, 2))
     assert 16 <= kept.sum() <= 48
     np.testing.assert_allclose(after_mixture[kept], mixture[kept], rtol=1e-6)
@@ -81,7 +83,7 @@ def test_remix_leaves_the_other_chunks_as_they_are():
 
 def test_a_dropped_stem_is_silent_and_missing_in_the_mixture_and_the_rest_stays():
     mixture, stems = chunks_to_remix(500)
-    after_mixture, after_stems = (np.asarray(part) for part in dropped(mixture, stems, 0.2, tf.constant([1, 2])))
+    after_mixture, after_stems = (np.asarray(part) for part in drop_stems(mixture, stems, 0.2, tf.constant([1, 2])))
     is_kept = after_stems == np.asarray(stems)
     assert (is_kept | (after_stems == 0)).all()
     assert (is_kept == is_kept[:, :1]).all()  # as a whole

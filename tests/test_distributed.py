@@ -122,7 +122,7 @@ def test_a_machine_killed_and_started_again_brings_the_run_back_from_its_checkpo
         outputs = [machine.communicate(timeout=120) for machine in machines]
         assert [machine.returncode for machine in machines] == [130, 130], outputs
         assert "another machine" in outputs[0][1]
-        assert "going on after step" in outputs[1][1]
+        assert "resuming after step" in outputs[1][1]
     finally:
         for machine in machines:
             if machine.poll() is None:

@@ -10,24 +10,22 @@ import pytest
 import soundfile
 import yaml
 from conftest import SOUNDFONT
-from test_cli import run
+from helpers import hide_fluidsynth, make_run, run
+from helpers import noise as make_noise
 
-from data_gen import InputError
-from data_gen.instruments import parse_instruments
-from data_gen.synth import RenderError
+from data_gen import InputError, RenderError
 from sourcesep import metrics
-from sourcesep.evaluate import evaluation, recordings, sources
-from sourcesep.evaluate.sources import Song, Source
-from sourcesep.models import build
-from sourcesep.run_dir import RunDir
+from sourcesep.evaluate import evaluation, recordings, songs
+from sourcesep.evaluate.scores import IDEAL, MIXTURE, MODEL, SHARED, ZEROS, score_by_museval, score_song
+from sourcesep.evaluate.songs import LazySong, Song
+from sourcesep.evaluate.summary import summarise
 from sourcesep.separate.separation import Separator
 
 RATE = 8_000
-INSTRUMENTS = parse_instruments(["drums", "bass"])
 
 
 def noise(seconds=3.0, level=0.1, seed=0, channels=1):
-    return (level * np.random.default_rng(seed).standard_normal((round(seconds * RATE), channels))).astype(np.float32)
+    return make_noise(round(seconds * RATE), channels, level=level, seed=seed)
 
 
 def song(seed=0, **changes):
@@ -52,54 +50,85 @@ def needs_museval():
 
 
 # ---- Scores ---------------------------------------------------------------------------------------------------------
-def test_every_song_gets_the_model_and_the_four_anchors():
+def test_every_song_gets_the_model_and_the_five_anchors():
     one = song()
-    scores = evaluation.score_song(one, {name: 1.1 * stem for name, stem in one.references.items()})
+    scores = score_song(one, {name: 1.1 * stem for name, stem in one.references.items()})
     drums = scores["instruments"]["drums"]
-    assert tuple(drums) == ("model", "mixture", "mixture / K", "zeros", "ideal ratio mask")
-    assert drums["model"]["sdr_db"] == pytest.approx(20, abs=0.1)
-    assert drums["mixture"]["sdr_db"] == pytest.approx(0, abs=0.3) and drums["mixture"]["sdr_improvement_db"] == 0
-    assert drums["mixture / K"]["sdr_db"] == pytest.approx(3, abs=0.3)  # half of each of two equally loud stems
-    assert drums["zeros"]["sdr_db"] == pytest.approx(0, abs=1e-3)
-    assert drums["ideal ratio mask"]["sdr_db"] > drums["mixture / K"]["sdr_db"] + 1
+    assert tuple(drums) == ("model", "mixture", "constant", "mixture / K", "zeros", "ideal ratio mask")
+    assert drums[MODEL]["sdr_db"] == pytest.approx(20, abs=0.1)
+    assert drums[MIXTURE]["sdr_db"] == pytest.approx(0, abs=0.3) and drums[MIXTURE]["sdr_improvement_db"] == 0
+    assert drums[SHARED]["sdr_db"] == pytest.approx(3, abs=0.3)  # half of each of two equally loud stems
+    assert drums[ZEROS]["sdr_db"] == pytest.approx(0, abs=1e-3)
+    assert drums[IDEAL]["sdr_db"] > drums[SHARED]["sdr_db"] + 1
     assert scores["consistency"]["sum_sdr_db"] == pytest.approx(20, abs=0.1)
+
+
+def test_the_constant_row_is_the_mixture_at_the_gain_that_suits_the_stem_where_it_plays():
+    stems = {"drums": noise(seed=0), "bass": 0.5 * noise(seed=1)}
+    stems["bass"][RATE:] = 0  # it plays in the first second
+    one = Song(RATE, sum(stems.values()), stems)
+    bass = score_song(one, one.references)["instruments"]["bass"]
+    constant, every_gain = bass["constant"], np.linspace(0, 1, 101)
+    tried = [score_song(one, {**stems, "bass": g * one.mixture})["instruments"]["bass"][MODEL] for g in every_gain]
+    assert constant["sdr_db"] == pytest.approx(max(scores["sdr_db"] for scores in tried), abs=1e-3)
+    assert constant["sdr_db"] == pytest.approx(10 * np.log10(1 / 0.8), abs=0.2)  # the gain is 1 / 5
+    assert constant["gain_over_constant_db"] == pytest.approx(0, abs=1e-4)
+    assert constant["residual_dbfs"] == pytest.approx(metrics.level_dbfs(0.2 * one.mixture[RATE:]), abs=0.5)
+    assert bass["zeros"]["gain_over_constant_db"] == pytest.approx(-constant["sdr_db"], abs=1e-3)
+
+
+def test_the_constant_of_a_stem_that_never_plays_is_silence():
+    one = song()
+    rests = {**one.references, "piano": np.zeros_like(one.mixture)}
+    constant = score_song(one._replace(references=rests), rests)["instruments"]["piano"]["constant"]
+    assert constant["residual_dbfs"] == metrics.LOWEST_DBFS and np.isnan(constant["gain_over_constant_db"])
 
 
 def test_the_sum_of_estimates_is_not_judged_where_the_references_are_not_the_whole_mixture():
     one = song(mixture=song().mixture + noise(seed=9))
-    assert np.isnan(evaluation.score_song(one, one.references)["consistency"]["sum_sdr_db"])
+    assert np.isnan(score_song(one, one.references)["consistency"]["sum_sdr_db"])
 
 
 def test_estimates_that_end_early_count_as_silent_there():
     one = song()
     early = {name: stem[: 2 * RATE] for name, stem in one.references.items()}
-    scores = evaluation.score_song(one, early)
+    scores = score_song(one, early)
     assert scores["consistency"]["extra_samples"] == -RATE
     assert scores["instruments"]["bass"]["model"]["sdr_db"] == pytest.approx(10 * np.log10(3), abs=0.1)
 
 
 def test_the_summary_counts_only_songs_in_which_the_instrument_plays():
-    songs = [song(seed) for seed in range(3)]
-    rests = songs[2].references["bass"]
-    references = {**songs[2].references, "bass": 0 * rests}
-    songs[2] = songs[2]._replace(mixture=songs[2].mixture - rests, references=references)
-    pieces = [{"condition": "c", **evaluation.score_song(one, one.references)} for one in songs]
-    summary = evaluation.summarise(pieces)["c"]
-    assert summary["drums"]["model"]["sdr_db"]["n"] == 3
-    assert summary["bass"]["model"]["sdr_db"]["n"] == 2
-    assert summary["bass"]["model"]["residual_dbfs"]["n"] == 1
-    values = [piece["instruments"]["drums"]["mixture"]["sdr_db"] for piece in pieces]
-    statistics = summary["drums"]["mixture"]["sdr_db"]
+    loaded = [song(seed) for seed in range(3)]
+    rests = loaded[2].references["bass"]
+    references = {**loaded[2].references, "bass": 0 * rests}
+    loaded[2] = loaded[2]._replace(mixture=loaded[2].mixture - rests, references=references)
+    pieces = [{"condition": "c", **score_song(one, one.references)} for one in loaded]
+    summary = summarise(pieces)["c"]
+    assert summary["drums"][MODEL]["sdr_db"]["n"] == 3
+    assert summary["bass"][MODEL]["sdr_db"]["n"] == 2
+    assert summary["bass"][MODEL]["residual_dbfs"]["n"] == 1
+    values = [piece["instruments"]["drums"][MIXTURE]["sdr_db"] for piece in pieces]
+    statistics = summary["drums"][MIXTURE]["sdr_db"]
     assert statistics["mean"] == pytest.approx(np.mean(values))
     assert statistics["median"] == pytest.approx(np.median(values))
     assert statistics["mean_low"] <= statistics["mean"] <= statistics["mean_high"]
+
+
+def test_a_new_measure_is_one_row_of_the_table_and_appears_everywhere(tmp_path, monkeypatch):
+    peak = metrics.Measure("peak", metrics.ACTIVE, "dB", lambda part: 7.77, "new measure")
+    monkeypatch.setattr(metrics, "MEASURES", (*metrics.MEASURES, peak))
+    result = evaluation.evaluate([LazySong("one", "c", song)], tmp_path, "t", perfect)
+    assert result.figures["pieces"][0]["instruments"]["bass"][MODEL]["peak"] == 7.77
+    assert result.figures["summary"]["c"]["bass"][MODEL]["peak"]["median"] == 7.77
+    assert "measure" in result.table and "7.8" in result.table
+    assert "new measure, dB" in result.page.read_text() and "7.8" in result.page.read_text()
 
 
 def test_bss_eval_agrees_with_sdr_on_noise_that_no_filter_can_take_away():
     needs_museval()
     one = song()
     estimates = {name: stem + noise(level=0.01, seed=9) for name, stem in one.references.items()}
-    scores = evaluation.score_song(one, estimates, with_museval=True)
+    scores = score_song(one, estimates, with_museval=True)
     assert scores["museval"]["drums"]["sdr_db"] == pytest.approx(
         scores["instruments"]["drums"]["model"]["sdr_db"], abs=0.5
     )
@@ -110,14 +139,14 @@ def test_bss_eval_leaves_out_silent_stems_instead_of_failing():
     needs_museval()
     one = song()
     stems = {**one.references, "piano": np.zeros_like(one.mixture)}
-    scores = evaluation.bss_eval(stems, stems, RATE)
+    scores = score_by_museval(stems, stems, RATE)
     assert set(scores) == {"drums", "bass"}
-    assert evaluation.bss_eval({"piano": stems["piano"]}, stems, RATE) == {}
+    assert score_by_museval({"piano": stems["piano"]}, stems, RATE) == {}
 
 
 def test_bss_eval_is_summarised_over_songs(tmp_path):
     needs_museval()
-    many = [Source(str(seed), "c", lambda seed=seed: song(seed)) for seed in range(2)]
+    many = [LazySong(str(seed), "c", lambda seed=seed: song(seed)) for seed in range(2)]
     result = evaluation.evaluate(many, tmp_path, "t", perfect, with_museval=True)
     assert result.figures["museval"]["c"]["bass"]["n"] == 2
     assert "c, BSSEval v4" in result.table and "BSSEval v4" in result.page.read_text()
@@ -125,8 +154,8 @@ def test_bss_eval_is_summarised_over_songs(tmp_path):
 
 def test_museval_is_named_where_it_is_missing_before_anything_is_done(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "museval", None)
-    with pytest.raises(InputError, match=r"pip install sourcesep\[museval\]"):
-        evaluation.evaluate([Source("one", "c", song)], tmp_path / "out", "t", perfect, with_museval=True)
+    with pytest.raises(InputError, match=r"pip install '\.\[museval\]'"):
+        evaluation.evaluate([LazySong("one", "c", song)], tmp_path / "out", "t", perfect, with_museval=True)
     assert not (tmp_path / "out").exists()
 
 
@@ -140,17 +169,17 @@ def test_songs_are_let_go_before_the_next_is_loaded(tmp_path):
         alive.append(weakref.ref(one.mixture))
         return one
 
-    many = [Source(f"song {index}", "c", load) for index in range(4)]
+    many = [LazySong(f"song {index}", "c", load) for index in range(4)]
     result = evaluation.evaluate(many, tmp_path, "t", perfect)
     assert len(result.figures["pieces"]) == len(alive) == 4
 
 
-def test_a_song_that_cannot_be_had_is_left_out_by_name(tmp_path):
+def test_a_song_that_cannot_be_loaded_is_left_out_by_name(tmp_path):
     def fails():
         raise RenderError("FluidSynth complained")
 
-    many = [Source("bad", "c", fails), Source("good", "c", song)]
-    many.append(Source("silent", "c", lambda: song(mixture=np.zeros_like(song().mixture))))
+    many = [LazySong("bad", "c", fails), LazySong("good", "c", song)]
+    many.append(LazySong("silent", "c", lambda: song(mixture=np.zeros_like(song().mixture))))
     result = evaluation.evaluate(many, tmp_path, "t", perfect)
     assert [piece["name"] for piece in result.figures["pieces"]] == ["good"]
     assert [piece["name"] for piece in result.figures["left_out"]] == ["bad", "silent"]
@@ -160,12 +189,12 @@ def test_a_song_that_cannot_be_had_is_left_out_by_name(tmp_path):
 
 
 def test_the_json_holds_every_figure_config_seed_and_packages_and_no_nan(tmp_path, config):
-    evaluation.evaluate([Source("one", "c", song)], tmp_path, "t", perfect, config)
+    evaluation.evaluate([LazySong("one", "c", song)], tmp_path, "t", perfect, config)
     stored = json.loads((tmp_path / "metrics.json").read_text(), parse_constant=pytest.fail)
     assert stored["config"]["instruments"] == ["drums", "bass"] and stored["seed"] == config.seed
     assert stored["packages"]["numpy"] == np.__version__
     scores = stored["pieces"][0]["instruments"]["drums"]["model"]
-    assert set(scores) == set(metrics.MEASURES)
+    assert list(scores) == [measure.key for measure in metrics.MEASURES]
     assert scores["residual_dbfs"] is None  # the drums never rest
     assert stored["protocol"]["active_dbfs"] == -60
 
@@ -202,32 +231,35 @@ def test_songs_are_found_at_any_depth_and_a_song_itself_is_one(tmp_path):
 
 def test_musdb_stems_belong_to_instruments_by_name_and_the_rest_stays_out_of_the_mixture(tmp_path, config):
     stems = musdb(tmp_path / "song")
-    (source,) = sources.recorded(config, ("drums", "bass"), str(tmp_path), 5, 0)
-    one = source.load()
+    (lazy,) = songs.list_recorded(config, str(tmp_path), 5, 0)
+    one = lazy.load()
     np.testing.assert_allclose(one.references["bass"], stems["bass"], atol=1e-6)
     np.testing.assert_allclose(one.mixture, stems["drums"] + stems["bass"], atol=1e-6)
     assert one.mixture.shape[1] == 2
     assert one.notes == ("not in the mixture: other, vocals",)
 
 
-def test_a_model_with_an_output_for_the_rest_hears_all_stems(tmp_path, config):
+def test_a_model_with_a_stem_for_the_rest_is_given_all_stems(tmp_path, config):
     stems = musdb(tmp_path / "song")
-    one = sources.recorded(config, ("drums", "bass", "other"), str(tmp_path), 5, 0)[0].load()
+    instruments, targets = ("drums", "bass", "rest:0-31"), ("drums", "bass")
+    config = dataclasses.replace(config, instruments=instruments, targets=targets, other=True)
+    one = songs.list_recorded(config, str(tmp_path), 5, 0)[0].load()
     np.testing.assert_allclose(one.mixture, sum(stems.values()), atol=1e-6)
     np.testing.assert_allclose(one.references["other"], stems["other"] + stems["vocals"], atol=1e-6)
 
 
-def test_an_instrument_that_may_hide_in_an_unnamed_stem_is_not_scored(tmp_path, config):
+def test_an_instrument_that_may_sound_in_an_unnamed_stem_is_not_scored(tmp_path, config):
     musdb(tmp_path / "song")
-    config = dataclasses.replace(config, instruments=("drums", "piano"), targets=())
-    one = sources.recorded(config, ("drums", "piano", "other"), str(tmp_path), 5, 0)[0].load()
+    instruments, targets = ("drums", "piano", "rest:8-127"), ("drums", "piano")
+    config = dataclasses.replace(config, instruments=instruments, targets=targets, other=True)
+    one = songs.list_recorded(config, str(tmp_path), 5, 0)[0].load()
     assert set(one.references) == {"drums"}
     assert "not scored" in one.notes[0] and "piano" in one.notes[0]
 
 
 def test_slakh_stems_belong_to_instruments_by_program(tmp_path, config):
     stems = slakh(tmp_path / "Track00001")
-    one = sources.recorded(config, ("drums", "bass"), str(tmp_path), 5, 0)[0].load()
+    one = songs.list_recorded(config, str(tmp_path), 5, 0)[0].load()
     np.testing.assert_allclose(one.references["bass"], stems["S01"] + stems["S03"], atol=1e-6)
     np.testing.assert_allclose(one.mixture, stems["S00"] + stems["S01"] + stems["S03"], atol=1e-6)
     assert one.notes == ("not in the mixture: Piano",)
@@ -236,7 +268,7 @@ def test_slakh_stems_belong_to_instruments_by_program(tmp_path, config):
 def test_an_instrument_without_a_stem_is_silent(tmp_path, config):
     write(tmp_path / "song" / "Drums_1.wav", noise(seed=1))
     write(tmp_path / "song" / "drums 2.flac", noise(2, seed=2), subtype="PCM_16")
-    one = sources.recorded(config, ("drums", "bass"), str(tmp_path), 5, 0)[0].load()
+    one = songs.list_recorded(config, str(tmp_path), 5, 0)[0].load()
     assert not one.references["bass"].any()
     expected = noise(seed=1)
     expected[: 2 * RATE] += noise(2, seed=2)  # a shorter stem ends in silence
@@ -245,7 +277,7 @@ def test_an_instrument_without_a_stem_is_silent(tmp_path, config):
 
 def test_only_the_middle_is_read(tmp_path, config):
     write(tmp_path / "song" / "drums.wav", np.arange(3 * RATE) / (3 * RATE))
-    one = sources.recorded(config, ("drums", "bass"), str(tmp_path), 5, 1.0)[0].load()
+    one = songs.list_recorded(config, str(tmp_path), 5, 1.0)[0].load()
     assert one.mixture[:, 0] == pytest.approx(np.arange(RATE, 2 * RATE) / (3 * RATE), abs=1e-6)
 
 
@@ -255,8 +287,8 @@ def test_only_the_middle_is_read(tmp_path, config):
 )
 def test_every_format_is_read_as_soundfile_reads_it(tmp_path, monkeypatch, reader, name, subtype):
     if reader == "soundfile":
-        monkeypatch.setattr(recordings, "_tfio", lambda: None)
-    elif not recordings._tfio():
+        monkeypatch.setattr(recordings, "_import_tfio", lambda: None)
+    elif not recordings._import_tfio():
         pytest.skip("the native operations of tensorflow-io do not load here")
     write(tmp_path / f"a.{name}", noise(channels=2), subtype=subtype)
     expected, _ = soundfile.read(tmp_path / f"a.{name}", dtype="float32")
@@ -292,7 +324,7 @@ def missing_stem(folder):
 
 
 BAD = {
-    "rates": (bad_rates, "need one sample rate"),
+    "rates": (bad_rates, "need the same sample rate"),
     "no sound": (bad_sound, "drums.wav: not a sound file"),
     "no number": (bad_number, "not finite"),
     "damaged metadata": (bad_metadata, "metadata.yaml: damaged"),
@@ -306,7 +338,7 @@ def test_a_recording_that_cannot_be_used_is_named(case, tmp_path, config):
     make, message = BAD[case]
     make(tmp_path)
     with pytest.raises(InputError, match=message):
-        sources.recorded(config, ("drums", "bass"), str(tmp_path), 5, 0)[0].load()
+        songs.list_recorded(config, str(tmp_path), 5, 0)[0].load()
 
 
 def test_a_folder_without_songs_is_refused(tmp_path):
@@ -323,7 +355,7 @@ def test_a_finished_separation_is_scored_against_its_references(tmp_path):
         write(tmp_path / "song" / "reference" / f"{name}.wav", stem)
         write(tmp_path / "song" / f"{name}.wav", np.concatenate([1.1 * stem, stem[:100]]))
     write(tmp_path / "song" / "mixture.wav", one.mixture)
-    many = sources.finished(str(tmp_path / "song" / "reference"), str(tmp_path / "song"), 5, 0)
+    many = songs.list_finished(str(tmp_path / "song" / "reference"), str(tmp_path / "song"), 5, 0)
     result = evaluation.evaluate(many, tmp_path / "out", "t")
     (piece,) = result.figures["pieces"]
     assert piece["name"] == "song"
@@ -336,7 +368,7 @@ def test_finished_songs_are_matched_by_folder_and_an_absent_estimate_is_named(tm
         write(tmp_path / "clean" / name / "drums.wav", noise())
     write(tmp_path / "out" / "a" / "drums.wav", noise())
     write(tmp_path / "out" / "b" / "bass.wav", noise())
-    a, b = sources.finished(str(tmp_path / "clean"), str(tmp_path / "out"), 5, 0)
+    a, b = songs.list_finished(str(tmp_path / "clean"), str(tmp_path / "out"), 5, 0)
     assert a.load().notes == ("the mixture is the sum of the references",)
     with pytest.raises(InputError, match=r"out/b: holds no estimate for .*clean/b/drums.wav"):
         b.load()
@@ -348,60 +380,59 @@ def test_held_out_pieces_are_played_through_each_soundfont_and_the_unheard_one_i
     copy, other = tmp_path / "copy.sf2", tmp_path / "other.sf2"
     copy.write_bytes(data)
     other.write_bytes(data.replace(b"INAM", b"ICMT", 1))  # the same sounds in a file that training did not have
-    many = sources.rendered(config, ("drums", "bass"), "", (str(copy), str(other)), 2, 2.0)
-    assert [source.condition for source in many] == [
+    many = songs.list_held_out(config, "", (str(copy), str(other)), 2, 2.0)
+    assert [lazy.condition for lazy in many] == [
         *["copy.sf2 (heard in training)"] * 2,
         *["other.sf2 (not heard in training)"] * 2,
     ]
-    assert [source.name for source in many[:2]] == [source.name for source in many[2:]]
+    assert [lazy.name for lazy in many[:2]] == [lazy.name for lazy in many[2:]]
     one = many[0].load()
     assert one.mixture.shape == (2 * RATE, 1) and one.mixture.any()
     np.testing.assert_allclose(sum(one.references.values()), one.mixture, atol=1e-6)
 
 
-def test_an_output_that_is_no_instrument_stands_for_the_rest(config):
-    one = sources.rendered(config, ("drums", "other"), "", (), 1, 2.0)[0].load()
-    both = sources.rendered(config, ("drums", "bass"), "", (), 1, 2.0)[0].load()
+def test_the_stem_other_is_the_sum_of_the_rest(config):
+    both = songs.list_held_out(config, "", (), 1, 2.0)[0].load()
+    config = dataclasses.replace(config, targets=("drums",), other=True)
+    one = songs.list_held_out(config, "", (), 1, 2.0)[0].load()
+    assert list(one.references) == ["drums", "other"]
     np.testing.assert_allclose(one.references["other"], both.references["bass"], atol=1e-6)
 
 
 def test_fewer_pieces_are_the_first_of_more(config):
-    few, more = (sources.rendered(config, ("drums",), "", (), n, 2.0) for n in (2, 5))
-    assert [source.name for source in more][:2] == [source.name for source in few]
+    few, more = (songs.list_held_out(config, "", (), n, 2.0) for n in (2, 5))
+    assert [lazy.name for lazy in more][:2] == [lazy.name for lazy in few]
 
 
-def test_songs_that_training_has_heard_are_left_out_of_another_folder(tmp_path, config, real_midi):
+def test_songs_that_were_used_in_training_are_left_out_of_another_folder(tmp_path, config, real_midi):
     for name in ("own", "copy"):
         (tmp_path / name).mkdir()
         for path in sorted(real_midi.rglob("*.mid"))[:40]:
             shutil.copy(path, tmp_path / name / f"{path.parent.name}-{path.name}")
     config = dataclasses.replace(config, midi_dir=str(tmp_path / "own"), require="any")
     copy = str(tmp_path / "copy")
-    own = [source.name for source in sources.rendered(config, ("drums",), "", (), 1_000, 1.0)]
-    again = [source.name for source in sources.rendered(config, ("drums",), copy, (), 1_000, 1.0)]
-    assert own and again == own  # of a copy of the folder only the test split is left
+    own = [lazy.name for lazy in songs.list_held_out(config, "", (), 1_000, 1.0)]
+    again = [lazy.name for lazy in songs.list_held_out(config, copy, (), 1_000, 1.0)]
+    assert own and again == own  # only the test split of the copy is left
     stranger = dataclasses.replace(config, midi_dir="")
-    all_songs = [source.name for source in sources.rendered(stranger, ("drums",), copy, (), 1_000, 1.0)]
-    assert all_songs[: len(own)] == own and len(all_songs) > len(own)  # the same ones first
+    all_songs = [lazy.name for lazy in songs.list_held_out(stranger, copy, (), 1_000, 1.0)]
+    assert all_songs[: len(own)] == own and len(all_songs) > len(own)  # the same songs first
 
 
 def test_a_soundfont_that_is_missing_is_named_before_anything_is_scored(config):
     with pytest.raises(InputError, match=r"no such SoundFont: /no.sf2"):
-        sources.rendered(config, ("drums",), "", (SOUNDFONT, "/no.sf2"), 1, 1.0)
+        songs.list_held_out(config, "", (SOUNDFONT, "/no.sf2"), 1, 1.0)
 
 
 # ---- The command ----------------------------------------------------------------------------------------------------
-def test_a_conditioned_model_is_told_what_each_song_holds(tmp_path, config):
-    config = dataclasses.replace(config, conditioning="binary")
-    folder = RunDir(tmp_path / "run")
-    folder.create(config)
-    folder.save_weights(build(config))
+def test_a_conditioned_model_is_given_what_each_song_contains(tmp_path, config):
+    run_dir = make_run(dataclasses.replace(config, conditioning="binary"), tmp_path / "run")
     bass = noise()
     one = Song(RATE, bass, {"drums": 0 * bass, "bass": bass})
-    found = evaluation.evaluate_run(folder.path, lambda *_: [Source("song", "here", lambda: one)], "")
+    found = evaluation.evaluate_run(run_dir.path, [LazySong("song", "here", lambda: one)])
     (piece,) = found.figures["pieces"]
-    told = Separator.from_run(folder.path, present=("bass",)).separate(bass, RATE)["bass"]
-    expected = metrics.score_stem(bass, told, bass, RATE)["sdr_db"]
+    estimate = Separator.from_run(run_dir.path, present=("bass",)).separate(bass, RATE)["bass"]
+    expected = metrics.score_stem(bass, estimate, bass, RATE)["sdr_db"]
     assert piece["instruments"]["bass"]["model"]["sdr_db"] == pytest.approx(expected, abs=1e-3)
     assert piece["instruments"]["drums"]["model"]["residual_dbfs"] == metrics.LOWEST_DBFS
 
@@ -420,17 +451,21 @@ def test_the_command_scores_a_run_on_held_out_pieces(trained):
     status, output, errors = run("evaluate.py", f"--run_dir={trained}", "--pieces=2", "--seconds=2")
     assert status == 0, errors
     assert "TimGM6mb.sf2 (heard in training), 2 songs" in output
-    for row in ("drums", "bass", "mixture", "mixture / 2", "zeros", "ideal ratio mask"):
+    for row in ("drums", "bass", "mixture", "constant", "mixture / 2", "zeros", "ideal ratio mask"):
         assert any(line.split("  ")[0] == row or line.startswith(f"  {row} ") for line in output.splitlines()), row
     assert f"{trained}/evaluation/index.html" in output
     assert json.loads((trained / "evaluation" / "metrics.json").read_text())["pieces"][0]["seconds"] == 2.0
     assert "songs [" in errors  # the progress bar
 
 
-def test_the_command_scores_recorded_stems(trained, tmp_path):
+def test_the_command_scores_recorded_stems_without_fluidsynth(trained, tmp_path):
     musdb(tmp_path / "stems" / "song")
     status, output, errors = run(
-        "evaluate.py", f"--run_dir={trained}", f"--stems_dir={tmp_path}/stems", f"--output_dir={tmp_path}/out"
+        "evaluate.py",
+        f"--run_dir={trained}",
+        f"--stems_dir={tmp_path}/stems",
+        f"--output_dir={tmp_path}/out",
+        **hide_fluidsynth(tmp_path),
     )
     assert status == 0, errors
     assert "recorded stems, 1 song" in output
@@ -439,10 +474,12 @@ def test_the_command_scores_recorded_stems(trained, tmp_path):
     assert abs(piece["consistency"]["extra_samples"]) == 0
 
 
-def test_the_command_scores_a_finished_separation_without_a_run(tmp_path):
+def test_the_command_scores_a_finished_separation_without_a_run_and_without_fluidsynth(tmp_path):
     write(tmp_path / "clean" / "drums.wav", noise())
     write(tmp_path / "out" / "drums.wav", 1.1 * noise())
-    status, output, errors = run("evaluate.py", f"--references={tmp_path}/clean", f"--estimates={tmp_path}/out")
+    status, output, errors = run(
+        "evaluate.py", f"--references={tmp_path}/clean", f"--estimates={tmp_path}/out", **hide_fluidsynth(tmp_path)
+    )
     assert status == 0, errors
     assert "finished separation, 1 song" in output and "20.0" in output
     assert (tmp_path / "out" / "evaluation" / "index.html").exists()

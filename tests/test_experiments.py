@@ -1,12 +1,15 @@
-"""The page of the experiments is made from what runs left; the runs themselves are made by hand here."""
+"""The page of the experiments, made from results that are written by hand here; and the benchmarks as commands."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 from absl import flags
 from conftest import ROOT, SOUNDFONT
 
-from benchmarks import experiments, experiments_page
+import benchmarks.__main__
+from benchmarks import experiments, experiments_page, runs
 from sourcesep import config
 
 
@@ -72,9 +75,49 @@ def test_experiments_that_were_not_run_are_not_on_the_page(written):
     assert "One SoundFont or several" not in text  # all that is there of it are the runs of another
 
 
+def test_an_anchor_that_only_some_results_have_is_shown_for_these(tmp_path):
+    newer = result("tasnet", 0, 3.0)
+    for rows in newer["summary"]["a.sf2 (heard in training)"].values():
+        rows["constant"] = {"sdr_db": {"n": 7, "median": 1.5}}
+    (tmp_path / "models-all").mkdir()
+    (tmp_path / "models-all" / "tasnet-seed0.json").write_text(json.dumps(newer))
+    experiments_page.write(experiments.experiments(SOUNDFONT), tmp_path, tmp_path / "docs")
+    lines = (tmp_path / "docs" / "experiments.md").read_text().splitlines()
+    assert "| *constant* |  |  | 1.5 | 1.5 | 1.5 |" in lines
+    assert (
+        lines.index("| *constant* |  |  | 1.5 | 1.5 | 1.5 |")
+        == lines.index("| *mixture* |  |  | -8.0 | -8.0 | -8.0 |") + 1
+    )
+
+
+COMMANDS = [
+    *(["-m", f"benchmarks.{name}"] for name in (*benchmarks.__main__.NAMES, "experiments", "peers")),
+    *(["-m", "benchmarks"], ["tools/package_model.py"]),
+]
+
+
+def test_every_benchmark_and_tool_shows_its_help():
+    running = [
+        subprocess.Popen(
+            [sys.executable, *command, "--help"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        for command in COMMANDS
+    ]
+    for command, process in zip(COMMANDS, running):
+        output = process.communicate()[0].decode()
+        assert process.returncode == 1 and "flags:" in output, (command, output)  # absl ends --help with status 1
+
+
+def test_a_benchmark_without_a_folder_of_midi_files_asks_for_it():
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.fuzz"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1 and "--midi_dir" in done.stderr
+
+
 def test_pauses_do_not_count_as_training():
     points = [(100.0, 10, 1.0), (110.0, 20, 0.9), (5_000.0, 30, 0.8), (5_010.0, 40, 0.7)]
-    assert experiments.training_time_s(points) == 40.0
+    assert runs.training_time_s(points) == 40.0
 
 
 def test_a_long_curve_is_thinned_to_means():
@@ -87,7 +130,7 @@ def test_minutes_are_those_of_the_machine_that_the_first_row_was_timed_on(tmp_pa
         ("WaveNet", "0.5"), ("tasnet", "0.2"), ("HDemucs", "1.0")
     ))  # fmt: skip
 
-    def times(slowness):  # of a machine on which a step takes as long as its flag says, times this
+    def times(slowness):  # on a machine on which a step takes as many seconds as its flag, times this
         return experiments.StepTimes(
             tmp_path / "times.json", lambda variant: slowness * float(variant.flags[0]), tasnet
         )
@@ -107,7 +150,7 @@ def test_rows_that_compute_the_same_share_one_time_for_a_step():
 
 
 def test_every_row_is_a_run_that_train_py_accepts(monkeypatch):
-    monkeypatch.chdir(ROOT)  # of wavenet.flags
+    monkeypatch.chdir(ROOT)  # the folder of wavenet.flags
     known = flags.FlagValues()
     flags.DEFINE_string("run_dir", "", "", flag_values=known)
     config.define_flags(known)

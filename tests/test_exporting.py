@@ -7,13 +7,15 @@ import zipfile
 import keras
 import numpy as np
 import pytest
-from conftest import TINY
+from conftest import TINY, change
+from helpers import hide_fluidsynth, make_run, noise
+from helpers import run as run_command
 
 from data_gen import InputError
 from sourcesep import metrics
 from sourcesep.export import exporting, saved_model, tflite
 from sourcesep.export.exporting import Exported, export
-from sourcesep.models import MODELS, build
+from sourcesep.models import MODELS
 from sourcesep.models.receptive_field import receptive_field
 from sourcesep.run_dir import RunDir
 from sourcesep.separate import tflite_model
@@ -23,19 +25,6 @@ from sourcesep.separate.tflite_model import TFLiteModel
 WINDOW_S = 0.1
 # SDR in dB of what a TFLite file computes, with what Keras computes as the reference: at least this.
 LEAST_DB = {"float32": 60, "float16": 40, "dynamic": 15, "int8": 8}
-
-
-def make_run(config, path):
-    """A run whose weights make themselves heard, biases too."""
-    keras.utils.set_random_seed(0)
-    model = build(config)
-    rng = np.random.default_rng(0)
-    for variable in model.trainable_variables:
-        variable.assign(variable.numpy() + 0.1 * rng.standard_normal(variable.shape))
-    run = RunDir(path)
-    run.create(config)
-    run.save_weights(model)
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -55,13 +44,9 @@ def lite(run, tmp_path_factory):
     return path
 
 
-def noise(*shape):
-    return (0.1 * np.random.default_rng(1).standard_normal(shape)).astype(np.float32)
-
-
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_computes_in_every_format_what_keras_computes(name, config, tmp_path):
-    config = dataclasses.replace(config, model=name, **TINY)
+    config = change(config, model=name, **TINY)
     run = make_run(config, tmp_path / "run")
     exported = export(run.path, tmp_path / "out", exporting.FORMATS, tflite.TYPES, WINDOW_S)
     assert [one.path.name for one in exported] == ["1", *(f"run-{type_}.tflite" for type_ in tflite.TYPES)]
@@ -100,11 +85,15 @@ def test_int8_is_8_bit_throughout_but_for_input_and_output(run, tmp_path):
 
 def test_a_tflite_file_says_what_it_is_to_any_program_that_reads_zip(lite, run):
     with zipfile.ZipFile(lite) as archive:
-        said = json.loads(archive.read("sourcesep.json"))
+        description = json.loads(archive.read("sourcesep.json"))
     field = receptive_field(run.model())
-    assert said["instruments"] == ["drums", "bass"]
-    assert (said["sample_rate_hz"], said["window_samples"], said["model"]) == (8_000, 800, "wavenet")
-    assert said["receptive_field_samples"] == {"before": field.before, "after": field.after, "stride": 1}
+    assert description["instruments"] == ["drums", "bass"]
+    assert (description["sample_rate_hz"], description["window_samples"], description["model"]) == (
+        8_000,
+        800,
+        "wavenet",
+    )
+    assert description["receptive_field_samples"] == {"before": field.before, "after": field.after, "stride": 1}
 
 
 @pytest.mark.parametrize("length", [900, 800, 5_003])
@@ -117,7 +106,7 @@ def test_a_tflite_file_splits_a_recording_window_by_window_as_one_pass_does(lite
 
 
 def test_with_a_stride_only_the_end_of_a_recording_differs_from_one_pass(config, tmp_path):
-    config = dataclasses.replace(config, model="tasnet", **TINY)
+    config = change(config, model="tasnet", **TINY)
     run = make_run(config, tmp_path / "run")
     (exported,) = export(run.path, tmp_path, ["tflite"], ["float32"], WINDOW_S)
     model = run.model()
@@ -148,7 +137,7 @@ def test_the_sdr_lost_is_that_of_the_instrument_that_lost_most_among_those_that_
     expected = references * 0.9  # an SDR of 20 dB
     estimates = references * np.float32([0.9, 0.8, 1.0])  # 20 and 14 dB
     estimates[:, :, 2] = noise(2, 4_000)
-    assert exporting._sdr_lost_db(references, expected, estimates) == pytest.approx(6.02, abs=0.01)
+    assert exporting._compute_sdr_lost_db(references, expected, estimates) == pytest.approx(6.02, abs=0.01)
 
 
 def test_a_later_export_gets_the_next_number_and_leaves_nothing_beside_it(run, tmp_path):
@@ -167,6 +156,13 @@ def test_an_export_that_fails_leaves_nothing(run, tmp_path, monkeypatch):
     assert [path.name for path in (tmp_path / "out").rglob("*")] == ["run"]
 
 
+def test_a_savedmodel_is_exported_without_fluidsynth(run, tmp_path):
+    hidden = hide_fluidsynth(tmp_path)
+    status, output, errors = run_command("export.py", f"--run_dir={run.path}", f"--output_dir={tmp_path}/out", **hidden)
+    assert status == 0, errors
+    assert f"{tmp_path}/out/run/1: SavedModel, within" in output
+
+
 def test_a_corpus_that_is_not_on_this_machine_is_replaced_by_composed_pieces(config, tmp_path):
     run = make_run(dataclasses.replace(config, midi_dir=str(tmp_path / "gone")), tmp_path / "run")
     (exported,) = export(run.path, tmp_path, ["tflite"], ["float32"], WINDOW_S)
@@ -174,9 +170,9 @@ def test_a_corpus_that_is_not_on_this_machine_is_replaced_by_composed_pieces(con
 
 
 BAD = {
-    "format": ({"formats": ["onnx"]}, "--formats=onnx: known are saved_model, tflite"),
+    "format": ({"formats": ["onnx"]}, "--formats=onnx: choose from saved_model, tflite"),
     "no format": ({"formats": []}, "--formats: name at least one"),
-    "type": ({"tflite_types": ["int4"]}, "--tflite_types=int4: known are float32"),
+    "type": ({"tflite_types": ["int4"]}, "--tflite_types=int4: choose from float32"),
     "window": ({"formats": exporting.FORMATS, "tflite_window_s": 0.001}, "--tflite_window_s=0.001: shorter than"),
 }
 
@@ -236,7 +232,7 @@ def test_a_damaged_savedmodel_is_refused(run, tmp_path):
             saved_model.load(exported.path)
         (exported.path / file).write_bytes(whole)
     (exported.path / saved_model.CHECKSUMS).unlink()
-    with pytest.raises(InputError, match="no SavedModel of export.py"):
+    with pytest.raises(InputError, match="not a SavedModel of export.py"):
         saved_model.load(exported.path)
 
 

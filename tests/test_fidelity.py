@@ -1,4 +1,4 @@
-"""FluidSynth's own player as the judge of what we render."""
+"""What we render, compared with FluidSynth's own player."""
 
 import shutil
 
@@ -11,8 +11,8 @@ from benchmarks import fidelity
 pytestmark = pytest.mark.skipif(not shutil.which("fluidsynth"), reason="the fluidsynth program is not installed")
 
 
-def judged(path):
-    _, difference_db, correlation, clocked_db, clocked = fidelity.judge((str(path), SOUNDFONT))
+def compare(path):
+    _, difference_db, correlation, clocked_db, clocked = fidelity.compare((str(path), SOUNDFONT))
     return difference_db, correlation, clocked_db, clocked
 
 
@@ -26,7 +26,7 @@ def judged(path):
     ],
 )
 def test_real_songs_sound_as_fluidsynth_plays_them(real_midi, song):
-    difference_db, correlation, clocked_db, clocked = judged(real_midi / song)
+    difference_db, correlation, clocked_db, clocked = compare(real_midi / song)
     assert difference_db < 2.5 and correlation > 0.9
     assert clocked_db < 0.05 and clocked > 0.999
 
@@ -40,7 +40,7 @@ def test_tempo_on_a_later_track_counts_as_it_does_for_fluidsynth(tmp_path):
         notes.append(mido.Message("note_on", note=pitch, velocity=100))
         notes.append(mido.Message("note_off", note=pitch, time=48))
     song.save(tmp_path / "song.mid")
-    difference_db, correlation, clocked_db, clocked = judged(tmp_path / "song.mid")
+    difference_db, correlation, clocked_db, clocked = compare(tmp_path / "song.mid")
     assert difference_db < 1.0 and correlation > 0.98
     assert clocked_db < 0.01 and clocked > 0.9999
 
@@ -67,5 +67,5 @@ def test_channels_programs_banks_bends_and_pedals_are_those_of_fluidsynth(tmp_pa
             track.append(mido.Message("control_change", channel=0, control=64, value=0))
             track.append(mido.Message("control_change", channel=1, control=121, value=0))
     song.save(tmp_path / "song.mid")
-    _, _, clocked_db, clocked = judged(tmp_path / "song.mid")
+    _, _, clocked_db, clocked = compare(tmp_path / "song.mid")
     assert clocked_db < 0.05 and clocked > 0.9999

@@ -9,7 +9,6 @@ from data_gen.instruments import (
     CANDIDATES,
     DRUM_BANK,
     Instrument,
-    choose,
     parse_instrument,
     parse_instruments,
     playable_pitches,
@@ -125,16 +124,6 @@ def test_percussion_belongs_to_the_drums_and_the_programs_of_any_other_bank_to_t
 
 def test_an_instrument_can_be_a_key_of_a_dictionary():
     assert {parse_instrument("choir:52"): 1}[Instrument("choir", (52,))] == 1
-
-
-def test_targets_are_chosen_by_name_and_are_all_instruments_if_none_is_named():
-    drums, strings = CANDIDATES["drums"], CANDIDATES["strings"]
-    band = (drums, CANDIDATES["bass"], CANDIDATES["piano"], strings)
-    assert choose(band, ["strings", "drums"]) == (strings, drums)
-    assert choose(band, []) == band
-    with pytest.raises(InputError, match=r"target 'oboe' is not among the instruments \(drums, bass, piano, strings\)"):
-        choose(band, ["drums", "oboe"])
-    assert choose((Instrument("oboe", (68,)),), ["oboe"]) == (Instrument("oboe", (68,)),)
 
 
 def test_the_playable_pitches_of_an_instrument_are_those_of_all_its_programs():

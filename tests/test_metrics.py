@@ -2,6 +2,7 @@ import itertools
 
 import numpy as np
 import pytest
+from helpers import noise as make_noise
 
 from sourcesep import metrics
 from sourcesep.metrics import score_stem, sdr, si_sdr
@@ -10,7 +11,7 @@ RATE = 1_000  # a frame is a thousand samples
 
 
 def noise(seconds, level=0.1, seed=0, channels=()):
-    return level * np.random.default_rng(seed).standard_normal((round(seconds * RATE), *channels))
+    return make_noise(round(seconds * RATE), *channels, level=level, seed=seed).astype(np.float64)
 
 
 def silence(seconds):
@@ -73,7 +74,7 @@ def test_the_last_frame_may_be_shorter_and_still_counts():
     stem = np.concatenate([silence(1), constant(-6, 0.3)])
     active = metrics.activity(stem, RATE)
     assert active.tolist() == [False, True]
-    assert len(metrics.part(stem, active, RATE)) == 300
+    assert len(metrics.select_frames(stem, active, RATE)) == 300
 
 
 def test_channels_are_scored_as_one_waveform():
@@ -106,6 +107,14 @@ def test_improvements_are_over_the_mixture_as_the_estimate():
     assert scores["si_sdr_improvement_db"] == pytest.approx(20.0, abs=0.5)
 
 
+def test_the_gain_over_a_constant_is_that_over_the_mixture_at_its_best_level():
+    stem, others = noise(3), noise(3, seed=1)  # equally loud: half of the mixture has an SDR of 3 dB
+    scores = score_stem(stem, stem + 0.1 * others, stem + others, RATE)
+    assert scores["gain_over_constant_db"] == pytest.approx(17.0, abs=0.2)
+    for gain in (0.2, 0.5, 0.8, 1.0):  # no gain of the mixture beats the best one
+        assert score_stem(stem, gain * (stem + others), stem + others, RATE)["gain_over_constant_db"] < 1e-3
+
+
 def test_frames_show_a_flaw_that_the_whole_hides():
     stem = noise(10)
     estimate = 1.01 * stem
@@ -120,7 +129,7 @@ def test_frames_show_a_flaw_that_the_whole_hides():
 
 def test_a_stem_that_never_plays_has_no_sdr_and_one_that_always_plays_no_residual():
     never = score_stem(silence(3), noise(3, 0.01), noise(3, seed=1), RATE)
-    assert np.isnan([never[name] for name in metrics.MEASURES if "sdr" in name]).all()
+    assert np.isnan([never[name] for name in never if "sdr" in name or "constant" in name]).all()
     assert never["silent_s"] == 3.0 and never["residual_dbfs"] == pytest.approx(-40.0, abs=0.3)
     always = score_stem(noise(3), noise(3), noise(3, seed=1), RATE)
     assert np.isnan([always[name] for name in ("residual_dbfs", "attenuation_db", "audible_share")]).all()
@@ -191,14 +200,6 @@ def test_a_bootstrap_interval_is_repeatable_and_about_as_wide_as_theory_says():
     assert high == pytest.approx(values.mean() + 1.96 * error, abs=0.1)
     low, high = metrics.bootstrap_interval(values, np.median)
     assert low < np.median(values) < high
-
-
-def test_the_bootstrap_interval_agrees_with_scipy():
-    import scipy.stats
-
-    values = np.random.default_rng(1).gamma(2.0, 2.0, 40)
-    expected = scipy.stats.bootstrap((values,), np.mean, n_resamples=2_000, method="percentile", random_state=1)
-    assert metrics.bootstrap_interval(values) == pytest.approx(tuple(expected.confidence_interval), abs=0.15)
 
 
 def test_one_value_has_no_interval():

@@ -3,16 +3,17 @@ import dataclasses
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import change
 
 from sourcesep.models import build
 from sourcesep.train.losses import make_loss
-from sourcesep.train.optimization import MAX_SKIPPED, SETTLING_STEPS, Guard, Stepper
+from sourcesep.train.optimization import MAX_SKIPPED, SETTLING_STEPS, Guard, Stepper, learning_rate_at
 
 
 def make_stepper(config, **changes):
-    config = dataclasses.replace(config, context_ms=0.0, **changes)
+    config = change(config, context_ms=0.0, **changes)
     tf.keras.utils.set_random_seed(0)
-    return Stepper(build(config), make_loss("mae", 2, 400), config)
+    return Stepper(build(config), make_loss("mae"), config)
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def test_training_on_one_batch_drives_its_loss_to_a_tenth(config, batch):
 
 def test_the_loss_ignores_the_context(config):
     config = dataclasses.replace(config, context_ms=6.25, learning_rate=0.0)  # 50 samples
-    stepper = Stepper(build(config), make_loss("mae", 2, 100), config)
+    stepper = Stepper(build(config), make_loss("mae"), config)
     rng = np.random.default_rng(0)
     mixture, stems = rng.standard_normal((1, 200, 1)).astype("f4"), rng.standard_normal((1, 200, 2)).astype("f4")
     outside, inside = stems.copy(), stems.copy()
@@ -64,29 +65,29 @@ def test_a_batch_with_nan_changes_nothing_and_the_next_one_trains(config, batch)
 
 def test_a_spike_is_refused_once_the_loss_has_settled():
     guard = Guard()
-    assert guard.accepts(500.0, 1.0)  # beginnings are wild
+    assert guard.check_and_record(500.0, 1.0)  # beginnings are wild
     for _ in range(10 * SETTLING_STEPS):
-        assert guard.accepts(1.0, 1.0)
+        assert guard.check_and_record(1.0, 1.0)
     before = guard.smoothed
-    assert not guard.accepts(11 * before, 1.0)
+    assert not guard.check_and_record(11 * before, 1.0)
     assert guard.smoothed == before
-    assert guard.accepts(3 * before, 1.0)
+    assert guard.check_and_record(3 * before, 1.0)
 
 
 @pytest.mark.parametrize("loss, norm", [(np.nan, 1.0), (np.inf, 1.0), (1.0, np.nan), (1.0, np.inf)])
 def test_what_is_no_number_is_refused_from_the_first_step_on_and_counted(loss, norm):
     guard = Guard()
     for count in range(1, MAX_SKIPPED + 1):
-        assert not guard.accepts(loss, norm)
+        assert not guard.check_and_record(loss, norm)
         assert guard.skipped == count
-    assert guard.accepts(1.0, 1.0)
+    assert guard.check_and_record(1.0, 1.0)
     assert guard.skipped == 0
 
 
 def test_clipping_scales_the_gradients_to_their_norm(config, batch):
     free, clipped = make_stepper(config), make_stepper(config, clip_norm=1e-3)
     (free_signals, free_gradients), (signals, gradients) = (
-        stepper._gradients(*batch, tf.constant(0.0)) for stepper in (free, clipped)
+        stepper._gradients(*batch, tf.constant([0.0, 0.0])) for stepper in (free, clipped)
     )
     assert free_signals[1] == signals[1] > 1e-3  # the norm that is reported is the one before clipping
     assert float(tf.linalg.global_norm(gradients)) == pytest.approx(1e-3, rel=1e-3)
@@ -120,13 +121,28 @@ def test_weight_decay_shrinks_kernels_and_leaves_biases(config):
 
 
 def test_the_cosine_schedule_warms_up_and_falls_to_zero(config):
-    optimizer = make_stepper(config, schedule="cosine", steps=100, learning_rate=1e-2).optimizer
-    rates = []
-    for step in range(101):
-        optimizer.iterations.assign(step)
-        rates.append(float(optimizer.learning_rate))
+    config = dataclasses.replace(config, schedule="cosine", learning_rate=1e-2)
+    rates = [learning_rate_at(config, progress) for progress in np.linspace(0.0, 1.0, 101)]
     assert rates[0] == 0
     assert np.argmax(rates) == 5
     assert rates[5] == pytest.approx(1e-2)
     assert all(np.diff(rates[5:]) < 0)
-    assert rates[100] == pytest.approx(0, abs=1e-8)
+    assert rates[100] == learning_rate_at(config, 1.7) == pytest.approx(0, abs=1e-12)
+    assert learning_rate_at(config, (0.05 + 1.0) / 2) == pytest.approx(0.5e-2)
+
+
+def test_a_constant_learning_rate_does_not_depend_on_progress(config):
+    config = dataclasses.replace(config, schedule="constant", learning_rate=0.25)
+    assert {learning_rate_at(config, progress) for progress in (0.0, 0.01, 0.5, 1.0, 2.0)} == {0.25}
+
+
+def test_each_step_is_made_at_the_learning_rate_of_its_progress(config, batch):
+    stepper = make_stepper(config, schedule="cosine", learning_rate=0.1)
+    moved = []
+    for progress in (0.0, 0.05, 0.525, 1.0):
+        before = weights_of(stepper)
+        assert stepper.step(*batch, progress).progress == pytest.approx(progress)
+        moved.append(np.abs(weights_of(stepper) - before).max())
+    # A first step of Adam has the length of the learning rate; the others are of that order.
+    assert moved[0] == 0 and moved[3] < 1e-8
+    assert moved[1] > 1.5 * moved[2] > 0.01

@@ -1,14 +1,22 @@
+import dataclasses
+import re
+
 import h5py
 import numpy as np
 import pytest
+from absl import flags
 from conftest import SOUNDFONT
+from helpers import make_run
 
-from benchmarks.pretrained import COMMANDS, list_commands, pack_weights
 from data_gen import InputError
 from sourcesep import metrics
-from sourcesep.evaluate import sources
+from sourcesep.config import Config, define_flags
+from sourcesep.evaluate import songs
+from sourcesep.evaluate.scores import ROWS, ZEROS
 from sourcesep.models import build
 from sourcesep.run_dir import PRETRAINED, RunDir
+from sourcesep.separate.separation import Separator
+from tools.package_model import COMMANDS, list_commands, make_card, pack_weights
 
 
 @pytest.fixture
@@ -16,7 +24,7 @@ def packed(config, tmp_path):
     """(the model, the run directory of its packed weights)."""
     model = build(config)
     run = RunDir(tmp_path / "run")
-    run.create(config)
+    run.create_or_resume(config)
     model.save_weights(tmp_path / "model.weights.h5")
     pack_weights(tmp_path / "model.weights.h5", run.weights)
     return model, run
@@ -50,17 +58,76 @@ def test_a_card_lists_the_commands_of_all_sittings_once():
     assert list_commands(again, "second\n") == again
 
 
-def test_the_model_in_the_package_separates_pieces_through_a_soundfont_that_it_has_not_heard():
+@pytest.fixture
+def card(config, tmp_path):
+    """(the config of a run, the card of its model)."""
+    config = dataclasses.replace(config, soundfonts=("/somewhere/FluidR3_GM.sf2",))
+    run = make_run(config, tmp_path / "run")
+    statistics = {row: {"sdr_db": {"median": 1.25}, "residual_dbfs": {"mean": -40.4}} for row in ROWS}
+    statistics[ZEROS] = {"sdr_db": {"median": None}, "residual_dbfs": {"mean": None}}
+    scored = {
+        "summary": {"a.sf2 (heard in training)": dict.fromkeys(config.stem_names, statistics)},
+        "pieces": [{"name": "one"}, {"name": "two"}, {"name": "one"}],
+        "command": "evaluate.py --pieces=2",
+    }
+    return config, make_card(config, run, scored, "# the card before")
+
+
+def test_the_card_has_the_scores_of_the_model_and_the_anchors_and_the_licences(card):
+    _, text = card
+    assert "| a.sf2 (heard in training): model | 1.2 (-40) | 1.2 (-40) |" in text
+    assert "| a.sf2 (heard in training): constant | 1.2 (-40) | 1.2 (-40) |" in text
+    assert "Medians over 2 songs" in text and "python evaluate.py --pieces=2" in text
+    assert "FluidR3_GM.sf2 (Frank Wen) is under the MIT licence" in text and "/somewhere" not in text
+
+
+def test_the_command_in_the_card_gives_the_config_of_the_run(card):
+    config, text = card
+    (command,) = re.findall(r"^    python (train\.py .*)$", text, re.MULTILINE)
+    known = flags.FlagValues()
+    define_flags(known)
+    known(command.split())
+    expected = dataclasses.replace(config, midi_dir="MIDI", soundfonts=("FluidR3_GM.sf2",))
+    assert Config.from_flags(known) == expected
+
+
+def test_a_soundfont_of_unknown_licence_is_refused(config, tmp_path):
+    run = make_run(config, tmp_path / "run")
+    with pytest.raises(InputError, match="TimGM6mb.sf2: unknown licence"):
+        make_card(config, run, {"summary": {}, "pieces": [], "command": ""}, "")
+
+
+def test_the_model_in_the_package_separates_songs_through_a_soundfont_that_was_not_used_in_its_training():
     run = RunDir(PRETRAINED)
     config, model = run.config(), run.model()
-    improvements_db = {name: [] for name in config.outputs}
-    for source in sources.rendered(config, config.outputs, "", (SOUNDFONT,), 12, 5.0):
-        song = source.load()
+    improvements_db = {name: [] for name in config.stem_names}
+    for lazy in songs.list_held_out(config, "", (SOUNDFONT,), 12, 5.0):
+        song = lazy.load()
         stems = np.asarray(model(song.mixture.reshape(1, -1, 1)))[0]
-        for name, stem in zip(config.outputs, stems.T):
+        for name, stem in zip(config.stem_names, stems.T):
             score = metrics.score_stem(song.references[name], stem[:, None], song.mixture, config.sample_rate)
             improvements_db[name].append(score["si_sdr_improvement_db"])
-    # Any share of the mixture improves the SDR of a soft instrument, and none the SI-SDR. Silent stems have none.
+    # A constant share of the mixture can improve the SDR of a soft instrument, but never the SI-SDR.
     medians_db = {name: np.nanmedian(np.array(values, float)) for name, values in improvements_db.items()}
     for name, least_db in (("drums", 5.0), ("bass", 1.5), ("piano", 0.0)):
         assert medians_db[name] > least_db, medians_db
+
+
+RECORDED = {  # with version 0.1.0: RMS of each stem, and its samples 12,000, 24,000 and 36,000 on the right
+    "drums": (0.009937747, [0.013235, 0.000837, -0.003872]),
+    "piano": (0.000485793, [0.000156, -9.9e-05, -0.001132]),
+    "strings": (0.002188685, [0.000134, -0.001062, -0.004122]),
+    "bass": (0.001848309, [4.8e-05, -3.4e-05, 0.000689]),
+    "other": (0.09463743, [0.11466, -0.057712, -0.142256]),
+}
+
+
+def test_the_stems_of_the_packaged_model_stay_what_they_were():
+    noise = np.random.default_rng(0).standard_normal((48_000, 2)).astype(np.float32)
+    brown = np.cumsum(noise, axis=0)
+    samples = 0.3 * (brown - brown.mean(axis=0)) / np.abs(brown).max() + 0.02 * noise
+    stems = Separator.from_run().separate(samples, 24_000)
+    assert set(stems) == set(RECORDED)
+    for name, (rms, some) in RECORDED.items():
+        assert np.sqrt(np.square(stems[name], dtype=np.float64).mean()) == pytest.approx(rms, rel=1e-4)
+        np.testing.assert_allclose(stems[name][[12_000, 24_000, 36_000], 1], some, atol=2e-6)

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from sourcesep.evaluate import evaluation, report
-from sourcesep.evaluate.sources import Song, Source
+from sourcesep.evaluate import evaluation, gallery
+from sourcesep.evaluate.scores import score_song
+from sourcesep.evaluate.songs import LazySong, Song
 
 RATE = 16_000
 SECONDS = 10
@@ -35,7 +36,7 @@ def nearly(some, advance):
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     """The page of two songs under two conditions, and its figures."""
-    many = [Source(f"<song> {name}", f"{name}.sf2", song) for name in ("one", "two")]
+    many = [LazySong(f"<song> {name}", f"{name}.sf2", song) for name in ("one", "two")]
     result = evaluation.evaluate(many, tmp_path_factory.mktemp("page"), "a run", nearly)
     return result
 
@@ -87,7 +88,7 @@ def focus(browser, selector):
 
 
 PLAYER = "document.querySelector('.player').player"
-HEARD = f"{PLAYER}.tracks.filter((track) => {PLAYER}.isHeard(track)).map((track) => track.bank + ' ' + track.stem)"
+HEARD = f"{PLAYER}.tracks.filter((track) => {PLAYER}.isAudible(track)).map((track) => track.bank + ' ' + track.stem)"
 
 
 def heard(browser):
@@ -100,14 +101,14 @@ def test_the_table_reads_as_the_figures(opened, page):
         for row in opened.find_elements("css selector", "table.scores")[0].find_elements("css selector", "tbody tr")
     ]
     assert [row[0] for row in rows] == [
-        *("drums", "mixture", "mixture / 2", "zeros", "ideal ratio mask"),
-        *("bass", "mixture", "mixture / 2", "zeros", "ideal ratio mask"),
+        *("drums", "mixture", "constant", "mixture / 2", "zeros", "ideal ratio mask"),
+        *("bass", "mixture", "constant", "mixture / 2", "zeros", "ideal ratio mask"),
     ]
     scores = page.figures["summary"]["one.sf2"]["drums"]["model"]
     assert scores["sdr_db"]["median"] == pytest.approx(20.0, abs=0.1)
     assert rows[0][1:4] == ["1", "20.0", "20.0"]
-    assert rows[0][-1] == "0 %"  # drums rest for two seconds, and nothing is heard there
-    assert rows[5][-1] == "–"  # the bass never rests
+    assert rows[0][-1] == "0 %"  # drums rest for two seconds, and their estimate is silent there
+    assert rows[6][-1] == "–"  # the bass never rests
 
 
 def test_play_by_keyboard_is_heard_and_moves_on(opened):
@@ -233,28 +234,27 @@ def test_the_page_holds_everything_and_names_are_escaped(page):
 def test_the_sound_in_the_page_is_the_song(page):
     (uri,) = re.findall(r'data-bank="mixture" data-audio="([^"]+)"', page.page.read_text())[:1]
     samples, rate = soundfile.read(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
-    assert rate == RATE and len(samples) / rate == pytest.approx(report.CLIP_S, abs=0.2)
+    assert rate == RATE and len(samples) / rate == pytest.approx(gallery.CLIP_S, abs=0.2)
     spectrum = np.abs(np.fft.rfft(samples[: 4 * RATE] * np.hanning(4 * RATE)))
     assert {round(np.argmax(spectrum[:800]) / 4), round((800 + np.argmax(spectrum[800:])) / 4)} == {100, 300}
     assert 0.7 < np.abs(samples).max() < 1.0
 
 
 def test_an_example_is_where_most_stems_play_and_keeps_their_balance():
-    example = report.make_example(
-        Source("s", "c", song), song(), song().references, evaluation.score_song(song(), song().references)
-    )
+    piece = {"name": "s", "condition": "c", **score_song(song(), song().references)}
+    example = gallery.make_example(piece, song(), song().references)
     assert example["begin_s"] == 2.0
     assert [stem["name"] for stem in example["stems"]] == ["drums", "bass"]
 
 
 def test_examples_stop_before_the_page_grows_too_large(tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "MAX_EXAMPLE_BYTES", 1)
-    many = [Source(str(index), "c", song) for index in range(3)]
+    monkeypatch.setattr(gallery, "MAX_BYTES", 1)
+    many = [LazySong(str(index), "c", song) for index in range(3)]
     text = evaluation.evaluate(many, tmp_path, "t", nearly).page.read_text()
     assert text.count('class="player"') == 1
 
 
 def test_songs_of_odd_rates_and_of_less_than_a_second_make_a_page(tmp_path):
     short = {"drums": tone(300, channels=2)[:300], "bass": tone(100, channels=2)[:300]}
-    many = [Source("short", "c", lambda: Song(37_800, sum(short.values()), short))]
+    many = [LazySong("short", "c", lambda: Song(37_800, sum(short.values()), short))]
     assert evaluation.evaluate(many, tmp_path, "t", nearly).page.exists()

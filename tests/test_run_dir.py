@@ -1,9 +1,9 @@
-import dataclasses
 import json
 
 import h5py
 import numpy as np
 import pytest
+from conftest import change
 
 from data_gen import InputError
 from sourcesep.models import build
@@ -13,7 +13,7 @@ from sourcesep.run_dir import RunDir
 @pytest.fixture
 def run(config, tmp_path):
     run = RunDir(tmp_path / "run")
-    run.create(config)
+    run.create_or_resume(config)
     run.save_weights(build(config))
     return run
 
@@ -70,10 +70,10 @@ def test_saved_weights_come_back(run, config):
 
 
 @pytest.mark.filterwarnings("ignore:Skipping nested container")  # Keras announces what it then fails at
-@pytest.mark.parametrize("change", [{"filters": 9}, {"stacks": 3}, {"stacks": 1}, {"model": "tasnet"}])
-def test_weights_of_another_model_are_refused(run, config, change):
-    (run.path / "config.json").write_text(dataclasses.replace(config, **change).to_json())
-    with pytest.raises(InputError, match="best.weights.h5: .*of another model than config.json says"):
+@pytest.mark.parametrize("changes", [{"filters": 9}, {"stacks": 3}, {"stacks": 1}, {"model": "tasnet"}])
+def test_weights_of_another_model_are_refused(run, config, changes):
+    (run.path / "config.json").write_text(change(config, **changes).to_json())
+    with pytest.raises(InputError, match="best.weights.h5: .*not the weights of the model in config.json"):
         run.model()
 
 
@@ -98,3 +98,11 @@ def test_a_damaged_config_is_refused_by_name(run, text):
     (run.path / "config.json").write_text(text)
     with pytest.raises(InputError, match="config.json: damaged, or written by another version"):
         run.config()
+
+
+def test_a_setting_that_contradicts_the_run_is_refused_by_name_and_others_are_taken_over(run, config):
+    longer = change(config, steps=99, minutes=3.0)
+    run.create_or_resume(longer)
+    with pytest.raises(InputError, match="--filters=9 contradicts.*started with 8"):
+        run.create_or_resume(change(config, filters=9))
+    assert run.config() == longer

@@ -19,8 +19,8 @@ import soundfile
 import tensorflow as tf
 from conftest import ROOT
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format, wrappers_pb2
+from helpers import make_run, noise
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2, prediction_service_pb2_grpc
-from test_exporting import make_run, noise
 
 from sourcesep.export.exporting import export
 from sourcesep.models.receptive_field import receptive_field
@@ -291,7 +291,7 @@ def test_the_documented_grpc_client_splits_a_recording_window_by_window(service,
     assert done.returncode == 0, done.stderr
     assert len(seen.lengths) == 3 and len(set(seen.lengths)) == 1
     field = receptive_field(model)
-    inner = slice(field.before, -field.after)  # at the ends it hears silence where the model pads
+    inner = slice(field.before, -field.after)  # at the ends the client sends silence where the model pads
     for position, name in enumerate(NAMES):
         stem = soundfile.read(tmp_path / "stems" / f"{name}.wav", dtype="float32")[0]
         assert stem.shape == samples.shape

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import soundfile
 import tensorflow as tf
-from conftest import TINY
-from test_models import noise, scatter_weights
+from conftest import TINY, change
+from model_helpers import noise, scatter_weights
 
 from data_gen import InputError
 from sourcesep import sources
-from sourcesep.models import build, plain
+from sourcesep.models import build, unconditioned
 from sourcesep.separate.file_plan import FilePlan
 from sourcesep.separate.inputs import play_held_out
 from sourcesep.separate.separate_one import separate_one
@@ -27,9 +27,12 @@ from sourcesep.train.conditioning import add_conditions
         ({"other": True, "instruments": ("drums", "other:5"), "targets": ("drums",)}, "'other' already"),
         ({"consistent": True, "targets": ("bass",)}, "--consistent.*do not make up the mixture.*--other"),
         ({"consistent": True, "conditioning": "embedding"}, "--consistent.*one stem"),
-        ({"model": "tasnet", "mask": "softmax", "targets": ("bass",)}, "--mask=softmax.*--other, or --mask=sigmoid"),
+        (
+            {"model": "tasnet", "mask": "softmax", "targets": ("bass",)},
+            "--mask=softmax.*--other, or use --mask=sigmoid",
+        ),
         ({"model": "wave_u_net", "targets": ("bass",)}, "--difference.*--nodifference"),
-        ({"loss": "mae+nmse", "targets": ("bass",)}, "--loss=mae.nmse.*do not make up the mixture.*mse in place of"),
+        ({"loss": "mae+nmse", "targets": ("bass",)}, "--loss=mae.nmse.*do not make up the mixture.*without nmse"),
         ({"model": "wave_u_net", "conditioning": "binary"}, "--conditioning=binary.*wavenet, tasnet can"),
         ({"blind": True}, "--blind needs --require=any"),
         ({"blind": True, "require": "any", "conditioning": "binary"}, "--blind contradicts"),
@@ -37,14 +40,14 @@ from sourcesep.train.conditioning import add_conditions
 )
 def test_settings_that_contradict_each_other_are_refused_by_name(config, changes, named):
     with pytest.raises(InputError, match=named):
-        dataclasses.replace(config, **{"targets": (), **changes})
+        change(config, **{"targets": (), **changes})
 
 
 # ---- Other -----------------------------------------------------------------------------------------------------------
 def test_other_is_the_sum_of_all_that_is_no_target_and_completes_the_mixture(config):
     everything = dataclasses.replace(config, instruments=("drums", "piano", "bass"), targets=())
     some = dataclasses.replace(everything, targets=("piano",), other=True)
-    assert some.outputs == ("piano", "other")
+    assert some.stem_names == ("piano", "other")
     all_stems = sources.make_chunker(everything, "train").visit(0)
     visit = sources.make_chunker(some, "train").visit(0)
     drums, piano, bass = np.moveaxis(all_stems.stems, 2, 0)
@@ -69,7 +72,7 @@ def test_a_run_with_other_separates_and_scores_it(config, tmp_path):
 
 # ---- Informed --------------------------------------------------------------------------------------------------------
 def conditioned(config, conditioning, **changes):
-    return dataclasses.replace(config, **TINY, conditioning=conditioning, **changes)
+    return change(config, **TINY, conditioning=conditioning, **changes)
 
 
 def batch_of(config, stems):
@@ -83,7 +86,7 @@ def test_while_training_an_instrument_is_present_if_it_sounds_within_the_chunk(c
     config = dataclasses.replace(config, conditioning="binary")
     stems = np.zeros((2, config.chunk_samples + 2 * config.context_samples, 2))
     stems[0, 300:] = [0.1, 1e-4]  # the second is 20 dB below the threshold
-    stems[1, : config.context_samples, 0] = 0.1  # in the context alone
+    stems[1, : config.context_samples, 0] = 0.1  # only in the context
     stems[1, 300:, 1] = 0.1
     (_, presences), _ = batch_of(config, stems)
     np.testing.assert_array_equal(presences, [[1, 0], [0, 1]])
@@ -99,18 +102,16 @@ def test_with_an_embedding_one_stem_is_drawn_for_each_example(config):
 
 
 @pytest.mark.parametrize("name", ["wavenet", "tasnet"])
-def test_what_the_model_is_told_reaches_every_block(config, name):
+def test_the_condition_reaches_every_block(config, name):
     config = conditioned(config, "binary", model=name)
     films = [layer for layer in build(config).layers if layer.name.endswith("film")]
-    assert len(films) == config.stacks * config.blocks
+    assert len(films) == config.network.stacks * config.network.blocks
     model = build(config)
     mixture = noise(1, 200, 1)
-    before = model([mixture, np.array([[1.0, 1.0]])]).numpy()
     scatter_weights(model)
-    both, one = (model([mixture, np.array([told])]).numpy() for told in ([1.0, 1.0], [1.0, 0.0]))
-    assert np.abs(both[..., 0] - one[..., 0]).max() > 1e-3  # what is told changes the stems of the others
-    assert not one[..., 1].any()  # and what is absent is silent
-    assert before.any()
+    both, one = (model([mixture, np.array([presences])]).numpy() for presences in ([1.0, 1.0], [1.0, 0.0]))
+    assert np.abs(both[..., 0] - one[..., 0]).max() > 1e-3  # the presence of one changes the stem of the other
+    assert not one[..., 1].any()  # the stem of an absent instrument is silent
 
 
 def test_what_is_missing_from_the_mixture_is_shared_among_those_present(config):
@@ -123,12 +124,12 @@ def test_what_is_missing_from_the_mixture_is_shared_among_those_present(config):
 
 
 @pytest.mark.parametrize("conditioning", ["binary", "embedding"])
-def test_the_plain_model_gives_the_stems_that_were_asked_for(config, conditioning):
+def test_the_unconditioned_model_gives_the_stems_that_are_wanted(config, conditioning):
     config = conditioned(config, conditioning, model="tasnet", instruments=("drums", "bass", "piano"), targets=())
     model = build(config)
     scatter_weights(model)
     mixture = noise(2, 200, 1)
-    stems = plain(model, config, ("piano", "drums"))(mixture).numpy()
+    stems = unconditioned(model, config, ("piano", "drums"))(mixture).numpy()
     if conditioning == "binary":
         expected = model([mixture, np.array([[1.0, 0.0, 1.0]] * 2)]).numpy()[..., [2, 0]]
     else:
@@ -136,13 +137,13 @@ def test_the_plain_model_gives_the_stems_that_were_asked_for(config, conditionin
         expected = np.concatenate(each, axis=2)
     assert np.abs(stems[..., 0] - stems[..., 1]).max() > 1e-3
     np.testing.assert_allclose(stems, expected, atol=1e-6)
-    with pytest.raises(InputError, match="--present=harp: the model's outputs are drums, bass, piano"):
-        plain(model, config, ("harp",))
+    with pytest.raises(InputError, match="--present=harp: the model's stems are drums, bass, piano"):
+        unconditioned(model, config, ("harp",))
 
 
-def test_a_model_that_takes_no_advice_refuses_it(config):
+def test_a_model_without_conditioning_refuses_to_extract_some_of_its_stems(config):
     with pytest.raises(InputError, match="--conditioning=none"):
-        plain(build(config), config, ("bass",))
+        unconditioned(build(config), config, ("bass",))
 
 
 @pytest.mark.parametrize("conditioning", ["binary", "embedding"])

@@ -1,4 +1,4 @@
-"""export.py: writes a SavedModel and TFLite files."""
+"""The command export.py: writes a SavedModel and TFLite files."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ FLAGS = flags.FLAGS
 
 
 def export() -> None:
-    """Entry point of export.py and sourcesep_export."""
-    flags.DEFINE_string("run_dir", "runs/wavenet", "Folder of the run whose model is exported.")
+    """Runs export.py and sourcesep_export."""
+    flags.DEFINE_string("run_dir", "runs/wavenet", "Folder of the run to export.")
     flags.DEFINE_string(
-        "output_dir", "exported", "Folder for NAME/VERSION/ and NAME-TYPE.tflite, NAME being the run's."
+        "output_dir",
+        "exported",
+        "Folder for NAME/VERSION/ and NAME-TYPE.tflite, where NAME is that of the run's folder.",
     )
     flags.DEFINE_list("formats", ["saved_model"], "What to write: saved_model (for TensorFlow Serving), tflite.")
     flags.DEFINE_list(
         "tflite_types",
         ["float32"],
-        "Arithmetic of the TFLite files, one file each: float32, float16 (weights), dynamic (8-bit weights), "
-        "int8 (8-bit throughout).",
+        "Numbers in the TFLite files, one file for each type: float32, float16 (weights), dynamic (8-bit weights), "
+        "int8 (8-bit weights and activations).",
     )
-    flags.DEFINE_float("tflite_window_s", 3.0, "Length that a TFLite file computes at once, in seconds.")
+    flags.DEFINE_float("tflite_window_s", 3.0, "Length of the window that a TFLite file computes, in seconds.")
     run(_export, "Writes a run's model as a SavedModel and as TFLite files, and compares each with the Keras model.")
 
 

@@ -120,7 +120,7 @@ def _choose_model(paths: list[str]) -> tuple[Config | None, tuple[str, ...], Cal
     run_dir.check_weights()
     present = tuple(FLAGS.present)
     load = functools.partial(_load_separator, run_dir.path, FLAGS.window_s, FLAGS.batch_windows, present)
-    return config, present or config.outputs, load
+    return config, present or config.stem_names, load
 
 
 def _load_separator(*arguments: Any) -> Separator:

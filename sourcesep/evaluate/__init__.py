@@ -1,1 +1,1 @@
-"""A model or a finished separation -> scores and a page."""
+"""Separations -> scores: metrics.json, a table for the terminal, and an HTML page."""

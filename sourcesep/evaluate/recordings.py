@@ -1,8 +1,8 @@
-"""Folders of recorded stems: one folder a song, one sound file a stem.
+"""Reads folders of recorded stems: one folder per song, one sound file per stem.
 
-Recognised are Slakh2100 (TrackNNNNN/metadata.yaml and stems/SNN.wav or .flac, each with its General MIDI program) and
-folders whose files are named after instruments, such as MUSDB18-HQ (drums.wav, bass.wav, vocals.wav, other.wav). Files
-named mixture or mix are no stems.
+Two layouts are recognised: Slakh2100 (TrackNNNNN/metadata.yaml and stems/SNN.wav or .flac, each with its General MIDI
+program), and files named after instruments, as in MUSDB18-HQ (drums.wav, bass.wav, vocals.wav, other.wav). Files named
+mixture or mix are not stems.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import os
 import pathlib
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
@@ -23,16 +24,16 @@ from data_gen import InputError, audio
 from data_gen.instruments import DRUM_BANK, Instrument
 
 SUFFIXES = (".wav", ".flac", ".aif", ".aiff", ".ogg", ".mp3")
-MIXTURES = ("mixture", "mix")
+MIXTURES = ("mixture", "mix")  # names of files that hold the mixture, without suffix and in lower case
 
 
 class RecordedSong(NamedTuple):
     """The stems of a song.
 
     Attributes:
-        stems: files of each instrument, by its name; instruments without a file are not in it.
-        others: files that belong to no instrument, by what they are called.
-        is_labelled: whether the others are known to hold none of the instruments.
+        stems: the files of each instrument, by its name, without instruments that have none.
+        others: the files that belong to no instrument, by their label.
+        is_labelled: whether the others are known to contain none of the instruments.
     """
 
     stems: dict[str, list[pathlib.Path]]
@@ -41,44 +42,50 @@ class RecordedSong(NamedTuple):
 
 
 def find_songs(folder: str) -> list[pathlib.Path]:
-    """The folders of songs in a folder, which may itself be one, sorted. Raises InputError if there is none."""
+    """Returns the folders of songs in a folder, which may be a song itself, sorted. Raises InputError without songs."""
     if not os.path.isdir(folder):
         raise InputError(f"{folder}: no such folder")
     songs = []
     for place, folders, files in os.walk(folder, followlinks=True):
-        if "metadata.yaml" in files or sound_files(pathlib.Path(place))[0]:
+        if "metadata.yaml" in files or list_sound_files(pathlib.Path(place))[0]:
             songs.append(pathlib.Path(place))
             folders.clear()
     if not songs:
         raise InputError(
-            f"{folder}: holds no stems; expected is one folder a song with one file a stem, e.g. SONG/drums.wav, or "
+            f"{folder}: holds no stems; it needs one folder per song with one file per stem, e.g. SONG/drums.wav, or "
             "Slakh's TrackNNNNN/metadata.yaml"
         )
     return sorted(songs)
 
 
-def sound_files(folder: pathlib.Path) -> tuple[dict[str, pathlib.Path], pathlib.Path | None]:
-    """(stems by file name without suffix, the mixture's file or None) of a folder, sorted; subfolders do not count."""
+def list_sound_files(folder: pathlib.Path) -> tuple[dict[str, pathlib.Path], pathlib.Path | None]:
+    """Lists the sound files directly in a folder.
+
+    Returns:
+        (stems by file name without suffix, sorted; the file of the mixture, or None)
+
+    Raises InputError if there is no such folder.
+    """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
     paths = [path for path in paths if path.is_file() and not path.name.startswith(".")]
     mixtures = [path for path in paths if path.stem.lower() in MIXTURES]
-    return {path.stem: path for path in paths if path not in mixtures}, (mixtures or [None])[0]
+    return {path.stem: path for path in paths if path not in mixtures}, mixtures[0] if mixtures else None
 
 
 def open_song(folder: pathlib.Path, instruments: Sequence[Instrument]) -> RecordedSong:
-    """Finds out which file belongs to which instrument.
+    """Assigns the files of a song to instruments.
 
-    A Slakh stem belongs to the instrument that plays its program. Any other file belongs to the instrument whose name
-    it bears, whatever its case; numbers at its end may tell several apart (Drums_1.wav, drums 2.wav).
+    A Slakh stem belongs to the instrument that plays its program. Any other file belongs to the instrument that it is
+    named after, in upper or lower case; several files of one instrument end in numbers (Drums_1.wav, drums 2.wav).
 
     Raises InputError if the folder's metadata.yaml is damaged or a stem that it names is missing.
     """
     stems: dict[str, list[pathlib.Path]] = {}
     others: dict[str, list[pathlib.Path]] = {}
     is_slakh = (folder / "metadata.yaml").exists()
-    for path, label, bank, program in _slakh_stems(folder) if is_slakh else _named_stems(folder):
+    for path, label, bank, program in _list_slakh_stems(folder) if is_slakh else _list_named_stems(folder):
         if is_slakh:
             owners = [instrument.name for instrument in instruments if instrument.plays(bank, program)]
         else:
@@ -87,12 +94,14 @@ def open_song(folder: pathlib.Path, instruments: Sequence[Instrument]) -> Record
     return RecordedSong(stems, others, is_slakh)
 
 
-def _named_stems(folder: pathlib.Path):
-    for name, path in sound_files(folder)[0].items():
+def _list_named_stems(folder: pathlib.Path) -> Iterator[tuple[pathlib.Path, str, int, int]]:
+    """Yields (path, label, 0, 0) of each stem."""
+    for name, path in list_sound_files(folder)[0].items():
         yield path, re.sub(r"[\s_\-.]*\d*$", "", name) or name, 0, 0
 
 
-def _slakh_stems(folder: pathlib.Path):
+def _list_slakh_stems(folder: pathlib.Path) -> Iterator[tuple[pathlib.Path, str, int, int]]:
+    """Yields (path, label, SoundFont bank, program) of each stem. Raises InputError like `open_song`."""
     metadata = folder / "metadata.yaml"
     try:
         for key, stem in yaml.safe_load(metadata.read_text())["stems"].items():
@@ -105,21 +114,23 @@ def _slakh_stems(folder: pathlib.Path):
     except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{metadata}: damaged, or not Slakh's metadata ({error!r})") from None
+        raise InputError(f"{metadata}: damaged, or not in the format of Slakh ({error!r})") from None
 
 
 class Reader:
-    """Reads the same part of several files, which may differ in length; a mono file counts as equal left and right.
+    """Reads the same part of several files, which may differ in length; mono files are copied to all channels.
 
     Args:
-        paths: sound files of one sample rate.
-        seconds: how much of the middle; 0 for all.
+        paths: sound files with one sample rate.
+        seconds: length of the middle part to read; 0 for the whole files.
 
     Raises InputError for files that cannot be read or differ in sample rate.
     """
 
-    def __init__(self, paths: Sequence[pathlib.Path], seconds: float):
-        lengths, n_channels, rates = [], [], {}
+    def __init__(self, paths: Sequence[pathlib.Path], seconds: float) -> None:
+        lengths: list[int] = []
+        n_channels: list[int] = []
+        rates: dict[int, pathlib.Path] = {}
         for path in paths:
             with audio.open_audio(path) as file:
                 lengths.append(file.frames)
@@ -127,7 +138,7 @@ class Reader:
                 rates[file.samplerate] = path
         if len(rates) > 1:
             listed = ", ".join(f"{path} {rate} Hz" for rate, path in rates.items())
-            raise InputError(f"stems of one song need one sample rate: {listed}")
+            raise InputError(f"the stems of one song need the same sample rate: {listed}")
         self.sample_rate = next(iter(rates))
         self._n_channels = max(n_channels)
         wanted = round(seconds * self.sample_rate) if seconds else max(lengths)
@@ -136,16 +147,16 @@ class Reader:
         self._end = self._begin + self._length if seconds else sys.maxsize
 
     def read(self, path: pathlib.Path) -> np.ndarray:
-        """The part of one file, float32 [time, channel], as far as the file goes."""
+        """Returns the part of one file, float32 [time, channel]; shorter where the file ends before."""
         samples, rate = read_audio(path, self._begin, self._end)
         if rate != self.sample_rate:
-            raise InputError(f"{path}: has {rate} Hz, the other files of the song {self.sample_rate} Hz")
+            raise InputError(f"{path}: has a rate of {rate} Hz, other files of the song {self.sample_rate} Hz")
         if samples.shape[1] not in (1, self._n_channels):
             raise InputError(f"{path}: has {samples.shape[1]} channels, other files of the song {self._n_channels}")
         return np.broadcast_to(samples, (len(samples), self._n_channels))
 
     def total(self, paths: Sequence[pathlib.Path]) -> np.ndarray:
-        """The sum of that part of some of `paths`, float32 [time, channel]; zeros where there is none."""
+        """Returns the sum of that part of some files, float32 [time, channel]; zeros without files."""
         total = np.zeros((self._length, self._n_channels), np.float32)
         for path in paths:
             samples = self.read(path)
@@ -154,10 +165,10 @@ class Reader:
 
 
 def read_audio(path: str | pathlib.Path, begin: int, end: int) -> tuple[np.ndarray, int]:
-    """(float32 [time, channel], sample rate in Hz) of a part of a file, samples `begin` to `end`.
+    """Returns (float32 [time, channel], sample rate in Hz) of samples `begin` to `end` of a file.
 
-    Read by tensorflow-io where its native operations load and read the format rightly, else by soundfile.
-    Raises InputError if the file is missing, damaged, or holds a sample that is no number.
+    tensorflow-io reads it if its native operations load and support the format, otherwise soundfile does; both give
+    the same samples. Raises InputError if the file is missing or damaged, or holds a sample that is not finite.
     """
     with audio.open_audio(path) as file:
         file_rate, end = file.samplerate, min(end, file.frames)
@@ -173,19 +184,20 @@ def read_audio(path: str | pathlib.Path, begin: int, end: int) -> tuple[np.ndarr
     return samples, file_rate
 
 
-# It takes 32-bit integers for floats, and cannot seek in what is compressed with loss.
+# What tensorflow-io reads correctly: it reads 32-bit integers as floats, and cannot seek in lossy formats.
 _TFIO_SUBTYPES = ("PCM_16", "PCM_24", "FLOAT")
 
 
 def _read_with_tfio(path: str | pathlib.Path, begin: int, end: int) -> np.ndarray | None:
-    """float32 [time, channel], or None if tensorflow-io is not at hand or fails."""
-    if not _tfio():
+    """Returns float32 [time, channel], or None if tensorflow-io is not installed, does not load, or fails."""
+    tfio = _import_tfio()
+    if not tfio:
         return None
     import tensorflow as tf
 
     try:
-        samples = _tfio().audio.AudioIOTensor(os.fspath(path))[begin:end].numpy()
-    except tf.errors.OpError:  # soundfile will say what is wrong
+        samples = tfio.audio.AudioIOTensor(os.fspath(path))[begin:end].numpy()
+    except tf.errors.OpError:  # soundfile, which reads it next, raises an error that names the reason
         return None
     if samples.dtype != np.float32:
         samples = samples.astype(np.float32) / -float(np.iinfo(samples.dtype).min)
@@ -193,8 +205,8 @@ def _read_with_tfio(path: str | pathlib.Path, begin: int, end: int) -> np.ndarra
 
 
 @functools.cache
-def _tfio():
-    """The module tensorflow_io, or None where it or its native operations cannot be loaded."""
+def _import_tfio() -> ModuleType | None:
+    """Returns the module tensorflow_io, or None if it or its native operations cannot be loaded."""
     try:
         import tensorflow as tf
         import tensorflow_io
@@ -205,5 +217,5 @@ def _tfio():
     return tensorflow_io
 
 
-# One 16-bit sample of silence at 8 kHz.
+# A WAV file with one 16-bit sample of silence at 8 kHz.
 _SILENT_WAV = b"RIFF\x26\0\0\0WAVEfmt \x10\0\0\0\x01\0\x01\0\x40\x1f\0\0\x80\x3e\0\0\x02\0\x10\0data\x02\0\0\0\0\0"

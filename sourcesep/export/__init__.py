@@ -1,1 +1,1 @@
-"""A run's model -> SavedModel and TFLite files."""
+"""A run -> its model as a SavedModel and as TFLite files."""

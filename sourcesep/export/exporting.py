@@ -1,4 +1,4 @@
-"""A run's model -> SavedModel and TFLite files, each checked against the Keras model after writing."""
+"""Exports a run's model as a SavedModel and as TFLite files, and compares each with the Keras model."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
+import keras
 import numpy as np
 from absl import logging
 
 from data_gen import InputError
 from data_gen.chunks import hold_out
+from data_gen.files import replacing
+from data_gen.stems import StemSource
 from sourcesep import metrics
 from sourcesep.config import Config
 from sourcesep.export import saved_model, tflite
@@ -25,20 +28,22 @@ from sourcesep.separate.tflite_model import TFLiteModel
 from sourcesep.sources import open_source
 
 FORMATS = ("saved_model", "tflite")
-CHECKED_S = 10.0  # of a held-out piece, through which a TFLite file is compared with the Keras model
-MAX_SDR_LOST_DB = 1.0  # above it an export is called worse
-CALIBRATION_S = 12.0  # of training pieces, for 8-bit activations
-CALIBRATION_WINDOWS = 4  # at least
+CHECKED_S = 10.0  # length of the held-out excerpt on which TFLite files are compared with the Keras model, in seconds
+# A TFLite file that loses more SDR is reported as worse. Of the 8-bit types, the packaged model loses 0.04 dB
+# with the better and 1.3 dB with the worse one (docs/serving.md).
+MAX_SDR_LOST_DB = 1.0
+CALIBRATION_S = 12.0  # total length of the training excerpts that int8 files are calibrated on, in seconds,
+CALIBRATION_WINDOWS = 4  # and the smallest number of them, so that long windows come from several songs too
 
 
 class Exported(NamedTuple):
-    """What was written.
+    """One export that was written.
 
     Attributes:
-        path: of the SavedModel's folder or the TFLite file.
-        error: the largest difference from the Keras model.
-        sdr_lost_db: of a TFLite file: by how many dB its SDR on a held-out mixture is lower than the Keras model's, for
-            the instrument that lost most. None for a SavedModel, which is exact.
+        path: the folder of the SavedModel, or the TFLite file.
+        error: the largest difference from the Keras model, on a scale where 1 is full scale.
+        sdr_lost_db: for a TFLite file, the SDR of the Keras model minus that of the file on a held-out mixture, in dB,
+            for the stem that loses most. None for a SavedModel, which computes the same.
     """
 
     path: pathlib.Path
@@ -46,12 +51,12 @@ class Exported(NamedTuple):
     sdr_lost_db: float | None
 
     def report(self) -> str:
-        """What there is to know about it, in one line."""
+        """Returns path, error and loss in one line."""
         if self.sdr_lost_db is None:
             return f"{self.path}: SavedModel, within {self.error:.1e} of the Keras model"
         line = f"{self.path}: within {self.error:.1e} of the Keras model on a held-out mixture"
         if self.sdr_lost_db > MAX_SDR_LOST_DB:
-            return f"{line}; WORSE than it by {self.sdr_lost_db:.1f} dB of SDR: prefer another type"
+            return f"{line}; WORSE than it by {self.sdr_lost_db:.1f} dB of SDR: use another type"
         return f"{line}, {max(0.0, self.sdr_lost_db):.2f} dB of SDR lost"
 
 
@@ -67,16 +72,16 @@ def export(
     A SavedModel gets the number after the highest that is there, from 1; a TFLite file replaces an older one.
 
     Args:
-        run_dir: of the run.
-        output_dir: made if it is not there.
+        run_dir: folder of the run.
+        output_dir: created if it does not exist.
         formats: some of FORMATS.
-        tflite_types: some of tflite.TYPES, one file each.
-        tflite_window_s: length that a TFLite file computes at once, in seconds.
+        tflite_types: some of tflite.TYPES; each gives one file.
+        tflite_window_s: length of the window that a TFLite file computes, in seconds.
 
     Raises:
         InputError: the run has no weights, a format or type does not exist, the window is too short, or the folder
-            cannot be written.
-        RuntimeError: what was written does not compute what the model computes.
+            cannot be written. For TFLite files also: the run's songs cannot be read, or FluidSynth is missing.
+        RuntimeError: an export does not compute what the model computes.
     """
     _check_choices("--formats", formats, FORMATS)
     _check_choices("--tflite_types", tflite_types, tflite.TYPES)
@@ -91,27 +96,28 @@ def export(
         exported.append(_export_saved_model(model, description, name, pathlib.Path(output_dir, name)))
     if "tflite" in formats:
         description = {**description, "window_samples": window_samples}
-        exported += _export_tflite(model, description, config, tflite_types, pathlib.Path(output_dir, name))
+        source = open_source(_replace_missing_songs(config))
+        exported += _export_tflite(model, description, config, source, tflite_types, pathlib.Path(output_dir, name))
     return exported
 
 
-def describe(config: Config, field: ReceptiveField) -> dict:
-    """What a program must know to use an exported model."""
+def describe(config: Config, field: ReceptiveField) -> dict[str, Any]:
+    """Returns what a program needs to know to use an exported model."""
     return {
         "model": config.model,
-        "instruments": config.outputs,
+        "instruments": config.stem_names,
         "sample_rate_hz": config.sample_rate,
         "receptive_field_samples": field._asdict(),
     }
 
 
-def _export_saved_model(model, description: dict, name: str, base: pathlib.Path) -> Exported:
-    with _unwritable_is_bad_input(base):
+def _export_saved_model(model: keras.Model, description: dict[str, Any], name: str, base: pathlib.Path) -> Exported:
+    with _raise_input_error(base):
         base.mkdir(parents=True, exist_ok=True)
-        partial = pathlib.Path(tempfile.mkdtemp(prefix=".partial-", dir=base))  # a server looks for numbers alone
+        partial = pathlib.Path(tempfile.mkdtemp(prefix=".partial-", dir=base))  # servers ignore all but numbers
     try:
         error = saved_model.write(model, description, name, partial)
-        partial.chmod(0o755)  # mkdtemp makes it private
+        partial.chmod(0o755)  # mkdtemp makes a folder that only its owner can read
         folder = base / str(1 + max((int(path.name) for path in base.iterdir() if path.name.isdigit()), default=0))
         os.rename(partial, folder)
     finally:
@@ -120,11 +126,15 @@ def _export_saved_model(model, description: dict, name: str, base: pathlib.Path)
 
 
 def _export_tflite(
-    model, description: dict, config: Config, types: Sequence[str], base: pathlib.Path
+    model: keras.Model,
+    description: dict[str, Any],
+    config: Config,
+    source: StemSource,
+    types: Sequence[str],
+    base: pathlib.Path,
 ) -> list[Exported]:
     window_samples = description["window_samples"]
     window_s = window_samples / config.sample_rate
-    source = open_source(_with_corpus_at_hand(config))
     n_checked = max(1, round(CHECKED_S / window_s))
     (checked,) = hold_out(source, "test", config.targets, config.other, n_checked * window_samples, 1)
     # Both to [window, time, 1 or stem].
@@ -138,24 +148,23 @@ def _export_tflite(
     exported = []
     for type_, flatbuffer in tflite.convert(model, types, window_samples, calibration):
         path = base.with_name(f"{base.name}-{type_}.tflite")
-        with _unwritable_is_bad_input(path):
+        with _raise_input_error(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_name(f".{path.name}.partial")
-            try:
+            with replacing(path) as partial:
                 tflite.write(partial, flatbuffer, description)
                 estimates = TFLiteModel(partial)(mixture)
                 error = float(np.abs(estimates - expected).max())
                 if not error < (saved_model.MAX_ERROR if type_ == "float32" else np.inf):
                     raise RuntimeError(f"the TFLite model, {type_}, differs from the Keras model by {error:.1e}")
-                os.replace(partial, path)
-            finally:
-                partial.unlink(missing_ok=True)
-        exported.append(Exported(path, error, _sdr_lost_db(stems, expected, estimates)))
+        exported.append(Exported(path, error, _compute_sdr_lost_db(stems, expected, estimates)))
     return exported
 
 
-def _sdr_lost_db(references: np.ndarray, expected: np.ndarray, estimates: np.ndarray) -> float:
-    """The largest fall of the SDR from `expected` to `estimates`, all [window, time, instrument], in dB."""
+def _compute_sdr_lost_db(references: np.ndarray, expected: np.ndarray, estimates: np.ndarray) -> float:
+    """Computes SDR of `expected` minus SDR of `estimates` in dB, for the stem with the largest difference.
+
+    All arrays are [window, time, stem]. Stems that are silent in the reference are ignored.
+    """
     references, expected, estimates = (
         waveforms.reshape(-1, waveforms.shape[-1]) for waveforms in (references, expected, estimates)
     )
@@ -164,21 +173,21 @@ def _sdr_lost_db(references: np.ndarray, expected: np.ndarray, estimates: np.nda
     return float(lost[plays].max(initial=-np.inf)) if plays.any() else 0.0
 
 
-def _with_corpus_at_hand(config: Config) -> Config:
-    """The Config, with composed pieces where the folder of MIDI files is not on this machine."""
+def _replace_missing_songs(config: Config) -> Config:
+    """Returns the Config, with composed pieces if its folder of MIDI files is not on this machine."""
     if not config.midi_dir or os.path.isdir(config.midi_dir):
         return config
-    logging.warning("%s: no such folder; comparing on composed pieces instead", config.midi_dir)
+    logging.warning("%s: no such folder; the exports are compared on composed pieces instead", config.midi_dir)
     return dataclasses.replace(config, midi_dir="")
 
 
 def _window_samples(window_s: float, sample_rate: int, field: ReceptiveField) -> int:
-    """The window's length in samples, a multiple of the model's stride. Raises InputError if it is too short."""
+    """Returns the length of a window, a multiple of the model's stride. Raises InputError if it is too short."""
     n_samples = round(window_s * sample_rate) // field.stride * field.stride
     least = field.samples + 2 * field.stride
     if n_samples < least:
         raise InputError(
-            f"--tflite_window_s={window_s:g}: shorter than what the model hears around a sample; "
+            f"--tflite_window_s={window_s:g}: shorter than the model's receptive field; "
             f"give at least {2 * least / sample_rate:.2g}"
         )
     return n_samples
@@ -187,13 +196,14 @@ def _window_samples(window_s: float, sample_rate: int, field: ReceptiveField) ->
 def _check_choices(flag: str, chosen: Sequence[str], known: Sequence[str]) -> None:
     for choice in chosen:
         if choice not in known:
-            raise InputError(f"{flag}={choice}: known are {', '.join(known)}")
+            raise InputError(f"{flag}={choice}: choose from {', '.join(known)}")
     if not chosen:
         raise InputError(f"{flag}: name at least one of {', '.join(known)}")
 
 
 @contextlib.contextmanager
-def _unwritable_is_bad_input(path: pathlib.Path):
+def _raise_input_error(path: pathlib.Path) -> Iterator[None]:
+    """Turns an OSError inside the block into an InputError that names a path."""
     try:
         yield
     except OSError as error:

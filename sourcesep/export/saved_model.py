@@ -1,4 +1,4 @@
-"""A model as a SavedModel for TensorFlow Serving: two signatures, warm-up requests, batching parameters, checksums."""
+"""Writes a SavedModel for TensorFlow Serving: two signatures, warm-up requests, batching parameters, checksums."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import io
 import json
 import pathlib
 import tempfile
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import keras
 import numpy as np
 import soundfile
 import tensorflow as tf
@@ -15,47 +18,46 @@ from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from data_gen import InputError
 
-MAX_ERROR = 1e-4  # between the SavedModel and the Keras model on noise of RMS 0.1
-CHECKSUMS = "assets.extra/SHA256SUMS"  # in the format of sha256sum, which can check it too
+MAX_ERROR = 1e-4  # largest accepted difference from the Keras model on noise of RMS 0.1; float32 rounding gives 1e-7
+CHECKSUMS = "assets.extra/SHA256SUMS"  # in the format of the program sha256sum, which can check it too
 
 # Message BatchingParameters of TensorFlow Serving (session_bundle_config.proto).
 BATCHING = """\
-# Requests that come within 5 ms of each other are computed together, 8 at most.
+# Requests that arrive within 5 ms of each other are computed together, at most 8 of them.
 max_batch_size { value: 8 }
 batch_timeout_micros { value: 5000 }
 max_enqueued_batches { value: 100 }
-# A shorter request would be padded with its own first sample, which the model would hear: see docs/serving.md.
+# A shorter request would be padded with copies of its first sample, which changes the result: see docs/serving.md.
 pad_variable_length_inputs: false
 """
 
 
-def write(model, description: dict, name: str, folder: pathlib.Path) -> float:
+def write(model: keras.Model, description: dict[str, Any], name: str, folder: pathlib.Path) -> float:
     """Writes a SavedModel that TensorFlow loads without this package, and compares it with the Keras model.
 
-    Signature `serving_default`: `mixture` float32 [batch, samples] -> one output per instrument, by name, float32
-    [batch, samples]. Signature `wav`: `wav` string [batch], 16-bit WAV files at the model's rate with any channels,
-    each separated alone -> one output NAME_bytes per instrument, string [batch], 16-bit WAV files like the input's, and
-    `gain` float32 [batch], the factor by which all stems of a file were made softer so that none clips (1 for most).
-    The asset sourcesep.json holds the description.
+    The signature `serving_default` takes `mixture` float32 [batch, samples] and returns one output per instrument, by
+    its name, float32 [batch, samples]. The signature `wav` takes `wav` string [batch]: 16-bit WAV files at the model's
+    rate with any number of channels, which are separated independently. It returns one output NAME_bytes per
+    instrument, string [batch]: 16-bit WAV files with the same channels; and `gain` float32 [batch], by which all stems
+    of a file were multiplied so that none of them clips (usually 1). The asset sourcesep.json is the description.
 
     Args:
-        model: keras.Model from [batch, time, 1] to [batch, time, instrument].
-        description: as `exporting.describe` makes it.
-        name: of the model in the warm-up requests.
-        folder: an empty one.
+        model: from [batch, time, 1] to [batch, time, instrument].
+        description: as `exporting.describe` returns it.
+        name: name of the model in the warm-up requests.
+        folder: an empty folder.
 
     Returns:
         The largest difference from the Keras model.
 
-    Raises:
-        RuntimeError: what was written does not compute what the model computes.
+    Raises RuntimeError if the SavedModel does not compute what the model computes.
     """
     instruments, rate_hz = description["instruments"], description["sample_rate_hz"]
     with tempfile.TemporaryDirectory() as scratch:
         asset = pathlib.Path(scratch, "sourcesep.json")
         asset.write_text(json.dumps(description, indent=2) + "\n")
         module = tf.Module()
-        module.weights = [variable.value for variable in model.variables]  # a Keras variable is no tf.Variable
+        module.weights = [variable.value for variable in model.variables]  # the tf.Variable inside each Keras variable
         module.description = tf.saved_model.Asset(str(asset))
         module.separate = _separate_samples(model, instruments)
         module.separate_wav = _separate_wav(model, instruments, rate_hz)
@@ -72,13 +74,13 @@ def write(model, description: dict, name: str, folder: pathlib.Path) -> float:
     return error
 
 
-def load(folder: str | pathlib.Path):
-    """tf.saved_model.load, after a look at the checksums. Raises InputError if a file is damaged or missing."""
+def load(folder: str | pathlib.Path) -> Any:
+    """Checks the checksums and calls tf.saved_model.load. Raises InputError if a file is damaged or missing."""
     folder = pathlib.Path(folder)
     try:
         lines = (folder / CHECKSUMS).read_text().splitlines()
     except (OSError, UnicodeDecodeError):
-        raise InputError(f"{folder}: no SavedModel of export.py ({CHECKSUMS} cannot be read)") from None
+        raise InputError(f"{folder}: not a SavedModel of export.py ({CHECKSUMS} cannot be read)") from None
     for line in lines:
         digest, _, path = line.partition("  ")
         try:
@@ -86,21 +88,23 @@ def load(folder: str | pathlib.Path):
         except OSError as error:
             raise InputError(f"{folder / path}: {error.strerror}; export the run again") from None
         if not is_whole:
-            raise InputError(f"{folder / path}: damaged (not what {CHECKSUMS} says); export the run again")
+            raise InputError(
+                f"{folder / path}: damaged (its checksum is not that in {CHECKSUMS}); export the run again"
+            )
     return tf.saved_model.load(str(folder))
 
 
-def _separate_samples(model, instruments):
+def _separate_samples(model: keras.Model, instruments: Sequence[str]) -> Callable:
     @tf.function(input_signature=[tf.TensorSpec([None, None], tf.float32, name="mixture")])
-    def separate(mixture):
+    def separate(mixture: tf.Tensor) -> dict[str, tf.Tensor]:
         stems = model(mixture[:, :, None], training=False)
         return {name: stems[:, :, position] for position, name in enumerate(instruments)}
 
     return separate
 
 
-def _separate_wav(model, instruments, rate_hz):
-    def one(contents):
+def _separate_wav(model: keras.Model, instruments: Sequence[str], rate_hz: int) -> Callable:
+    def separate_file(contents: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         samples, file_rate_hz = tf.audio.decode_wav(contents)  # [time, channel]
         message = f"this model takes WAV files at {rate_hz} Hz: resample the file first; x is its rate"
         tf.debugging.assert_equal(file_rate_hz, rate_hz, message)
@@ -110,18 +114,18 @@ def _separate_wav(model, instruments, rate_hz):
         return tf.stack([tf.audio.encode_wav(stems[i], rate_hz) for i in range(len(instruments))]), gain
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="wav")])
-    def separate_wav(wav):
-        # File by file: the files of a batch need not be alike, and it takes the memory of one.
+    def separate_wav(wav: tf.Tensor) -> dict[str, tf.Tensor]:
+        # One file at a time: the files of a batch may differ in length, and memory is that of one file.
         types = (tf.TensorSpec([len(instruments)], tf.string), tf.TensorSpec([], tf.float32))
-        files, gain = tf.map_fn(one, wav, fn_output_signature=types, parallel_iterations=1)
-        # TensorFlow Serving sends outputs called _bytes as base64 through REST.
+        files, gain = tf.map_fn(separate_file, wav, fn_output_signature=types, parallel_iterations=1)
+        # TensorFlow Serving encodes outputs named _bytes as base64 in its REST interface.
         return {"gain": gain, **{f"{name}_bytes": files[:, i] for i, name in enumerate(instruments)}}
 
     return separate_wav
 
 
 def _write_warm_up(name: str, rate_hz: int, path: pathlib.Path) -> None:
-    """One request of a second of noise for each signature, which the server makes of itself before it takes others."""
+    """Writes one request per signature, a second of noise; the server runs them before it accepts traffic."""
     noise = (0.1 * np.random.default_rng(0).standard_normal((1, rate_hz))).astype(np.float32)
     file = io.BytesIO()
     soundfile.write(file, noise[0], rate_hz, "PCM_16", format="WAV")
@@ -144,8 +148,8 @@ def _sha256(path: pathlib.Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _largest_error(model, instruments, folder: pathlib.Path) -> float:
-    """Loads the SavedModel and compares it with the model on noise of two lengths and batch sizes."""
+def _largest_error(model: keras.Model, instruments: Sequence[str], folder: pathlib.Path) -> float:
+    """Loads the SavedModel and compares it with the model, on noise of two lengths and batch sizes."""
     served = load(folder).signatures["serving_default"]
     rng = np.random.default_rng(0)
     errors = []

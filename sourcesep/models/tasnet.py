@@ -1,74 +1,118 @@
 """The practical model: a learned encoder, masks from a separator of WaveNet blocks, a learned decoder.
 
-After Luo & Mesgarani 2019, "Conv-TasNet: surpassing ideal time-frequency magnitude masking for speech separation".
-The separator runs once for every `encoder_stride` samples, which is where the arithmetic is saved. Every layer is local
-in time (normalisation is over channels alone), so that a recording can be separated window by window.
+After Luo & Mesgarani 2019, "Conv-TasNet: surpassing ideal time-frequency magnitude masking for speech separation". The
+separator runs once for every `encoder_stride` samples, which saves most of the arithmetic. Every layer is local in time
+(normalisation is over the channels only), so that a recording can be separated window by window.
 """
 
+# Keras is imported inside functions: Config reads the Settings, and has to do so without TensorFlow.
 from __future__ import annotations
 
-import keras
-import numpy as np
-from keras import layers
+import dataclasses
+from typing import TYPE_CHECKING
 
-from sourcesep.models.layers import ConstantQ, CropLike, Fold, Shares, Unfold
+import numpy as np
+
+from sourcesep.models.settings import ModelSettings, setting
 from sourcesep.models.wavenet import residual_blocks
 
+if TYPE_CHECKING:
+    import keras
 
-def build(config, mixture, condition=None):
-    """The network of `config.encoder_filters`, `encoder_stride`, `constant_q`, `stacks`, `blocks`, `filters`, `mask`.
+    from sourcesep.config import Config
 
-    Each stem has a mask over the encoder's output and a decoder of its own. The encoder's frames are short; with
-    `constant_q` the separator also reads a spectrum that is fine enough to tell notes, and so overtones, apart.
+
+@dataclasses.dataclass(frozen=True)
+class Settings(ModelSettings):
+    """Hyper-parameters of tasnet."""
+
+    stacks: int = setting(4, "Number of stacks of blocks.", minimum=1)
+    blocks: int = setting(
+        10, "Number of blocks in a stack; the blocks have dilations 1, 2, 4, 8, ...", minimum=1, maximum=20
+    )
+    filters: int = setting(128, "Filters of the convolutions in the blocks.", minimum=1)
+    encoder_filters: int = setting(256, "Filters of the encoder.", minimum=1)
+    encoder_stride: int = setting(
+        16, "Distance between the frames of the encoder, in samples; a frame is twice as long.", minimum=1
+    )
+    constant_q: bool = setting(
+        False, "The separator also reads a spectrum with 24 bins per octave, fine enough to tell notes apart."
+    )
+    mask: str = setting(
+        "sigmoid",
+        "Activation of the masks on the output of the encoder; with softmax the masks of all stems sum to one.",
+        choices=("sigmoid", "relu", "softmax"),
+    )
+
+    def check(self, config: Config) -> None:
+        """Raises InputError for softmax masks over stems that do not make up the mixture."""
+        if self.mask == "softmax":
+            config.require_whole_mixture("mask=softmax", "--mask=sigmoid")
+
+
+def build(config: Config, mixture: keras.KerasTensor, condition: keras.KerasTensor | None = None) -> keras.KerasTensor:
+    """Builds the network. Each stem has a mask on the output of the encoder and its own decoder.
+
+    The frames of the encoder are short; with `constant_q` the separator also reads a spectrum that is fine enough to
+    tell notes apart, and with them their overtones.
 
     Args:
-        config: a Config.
+        config: the Config; `config.network` is a Settings.
         mixture: [batch, time, 1].
         condition: [batch, size] for feature-wise scale and shift in every block, or None.
 
     Returns:
         [batch, time, stem].
     """
-    stride, n_filters = config.encoder_stride, config.encoder_filters
+    import keras
+    from keras import layers
+
+    from sourcesep.models.layers import CropLike, Fold, SoftmaxOverStems, Unfold
+
+    network: Settings = config.network
+    stride, n_filters = network.encoder_stride, network.encoder_filters
     waves = lapped_waves(n_filters, 2 * stride).reshape(n_filters, 2, stride)
-    # Frames of two strides, from one stride before the first sample on; as many as cover the last one.
+    # Frames of two strides each: the first begins one stride before the first sample, the last one covers the last.
     folded = Fold(stride, name="fold")(layers.ZeroPadding1D((stride, 2 * stride - 1), name="pad")(mixture))
     encoded = layers.Conv1D(
         n_filters,
         2,
         activation="relu",
-        kernel_initializer=keras.initializers.Constant(waves.transpose(1, 2, 0)),  # [half, time, filter]
+        kernel_initializer=keras.initializers.Constant(waves.transpose(1, 2, 0)),  # to [half, time, filter]
         name="encoder",
     )(folded)
-    # Its variance goes with the square of the level: Keras' usual epsilon of 1e-3 is above that of music at -20 dBFS.
+    # The variance grows with the square of the level: Keras' default epsilon, 1e-3, exceeds that of music at -20 dBFS.
     x = layers.LayerNormalization(epsilon=1e-8, name="norm")(encoded)
-    x = layers.Conv1D(config.filters, 1, name="bottleneck")(x)
-    if config.constant_q:
-        x = layers.Add(name="features")([x, _constant_q(config, mixture)])
-    x = residual_blocks(x, config, "gated", condition, normalise=True)
+    x = layers.Conv1D(network.filters, 1, name="bottleneck")(x)
+    if network.constant_q:
+        x = layers.Add(name="features")([x, _constant_q(network, config.sample_rate, mixture)])
+    x = residual_blocks(x, network.stacks, network.blocks, activation="gated", condition=condition, normalise=True)
     x = layers.ReLU(name="skips_relu")(layers.LayerNormalization(name="skips_norm")(x))
-    n_stems = max(2, len(config.model_outputs))
-    share = {"relu": 1 / n_stems, "sigmoid": -np.log(n_stems - 1), "softmax": 0.0}[config.mask]  # where masks begin
+    n_stems = max(2, len(config.model_stems))
+    # Masks start at 1 / n_stems (with softmax because their inputs are equal).
+    bias = {"relu": 1 / n_stems, "sigmoid": -np.log(n_stems - 1), "softmax": 0.0}[network.mask]
     masks = [
         layers.Conv1D(
             n_filters,
             1,
-            activation=None if config.mask == "softmax" else config.mask,
-            bias_initializer=keras.initializers.Constant(share),
+            activation=None if network.mask == "softmax" else network.mask,
+            bias_initializer=keras.initializers.Constant(bias),
             name=f"{name}_mask",
         )(x)
-        for name in config.model_outputs
+        for name in config.model_stems
     ]
-    if config.mask == "softmax":
-        masks = Shares(name="masks")(masks)
+    if network.mask == "softmax":
+        masks = SoftmaxOverStems(name="masks")(masks)
     stems = []
-    for name, mask in zip(config.model_outputs, masks):
+    for name, mask in zip(config.model_stems, masks):
         masked = layers.Multiply(name=f"{name}_masked")([encoded, mask])
         decoder = layers.Conv1D(
             stride,
             2,
             use_bias=False,
-            kernel_initializer=keras.initializers.Constant(waves[:, ::-1].transpose(1, 0, 2)),  # [half, filter, time]
+            kernel_initializer=keras.initializers.Constant(
+                waves[:, ::-1].transpose(1, 0, 2)
+            ),  # to [half, filter, time]
             dtype="float32",
             name=f"{name}_decoder",
         )
@@ -77,31 +121,39 @@ def build(config, mixture, condition=None):
     return CropLike(name="stems", dtype="float32")([waveforms, mixture])
 
 
-def _constant_q(config, mixture):
-    """[batch, time, 1] -> [batch, frame, filter]: what of a ConstantQ the separator reads, around the same instants."""
-    stride = config.encoder_stride
-    half = ConstantQ.n_frames(stride, config.sample_rate) // 2 * stride
+def _constant_q(network: Settings, sample_rate: int, mixture: keras.KerasTensor) -> keras.KerasTensor:
+    """Builds what the separator reads of a constant-Q spectrum: [batch, time, 1] -> [batch, frame, filter].
+
+    The frames are centred on the same instants as those of the encoder.
+    """
+    from keras import layers
+
+    from sourcesep.models.constant_q import ConstantQ
+    from sourcesep.models.layers import Fold
+
+    stride = network.encoder_stride
+    half = ConstantQ.n_frames(stride, sample_rate) // 2 * stride
     folded = Fold(stride, name="constant_q_fold")(
         layers.ZeroPadding1D((half, half + stride - 1), name="constant_q_pad")(mixture)
     )
-    powers = ConstantQ(config.sample_rate, name="constant_q", dtype="float32")(folded)
+    powers = ConstantQ(sample_rate, name="constant_q", dtype="float32")(folded)
     powers = layers.LayerNormalization(name="constant_q_norm")(powers)
-    # At zero, so that training may start from weights without it.
-    return layers.Conv1D(config.filters, 1, kernel_initializer="zeros", use_bias=False, name="constant_q_bottleneck")(
+    # Starts at zero, so that training can start from the weights of a model without this layer.
+    return layers.Conv1D(network.filters, 1, kernel_initializer="zeros", use_bias=False, name="constant_q_bottleneck")(
         powers
     )
 
 
 def lapped_waves(n_filters: int, length: int) -> np.ndarray:
-    """What encoder and decoders begin with: sinusoids under a sine window, each with its negative.
+    """Returns the initial weights of encoder and decoders: sinusoids under a sine window, each with its negative.
 
-    The basis of a Hartley transform of n_filters / 2 points (Bracewell 1983, "Discrete Hartley transform"), which is
-    orthonormal, lapped by half under a window whose squares add up to one (Princen & Bradley 1986). So the positive
-    parts of their products with a signal, times the waves again, add up to the signal, if n_filters >= 2 length.
+    They are the basis of a Hartley transform of n_filters / 2 points (Bracewell 1983, "Discrete Hartley transform"),
+    which is orthonormal, under windows that overlap by half and whose squares sum to one (Princen & Bradley 1986). If
+    n_filters >= 2 length, the positive parts of their products with a signal, times the waves again, sum to the signal.
 
     Args:
-        n_filters: how many.
-        length: of each, in samples.
+        n_filters: number of waves.
+        length: length of each wave, in samples.
 
     Returns:
         float32 [filter, time].

@@ -70,7 +70,7 @@ class SoundFile:
         if not audio.is_cut_off(self._file):
             return []
         read_s = self._file.tell() / self.sample_rate
-        return [f"{self._path} is cut off, says its header; the {read_s:.1f} s that are there were used"]
+        return [f"{self._path} is cut off: its header states more than the {read_s:.1f} s that were separated"]
 
     def close(self) -> None:
         """Closes the file."""
@@ -103,7 +103,7 @@ class PlayedSong:
             self.n_samples = round(seconds * source.sample_rate)
             start = (take.n_samples - self.n_samples) // 2
         stems = take.stems(start, self.n_samples)  # [stem, channel, time]
-        known = dict(zip(config.outputs, choose_stems(list(stems), source.names, config.targets, config.other)))
+        known = dict(zip(config.stem_names, choose_stems(list(stems), source.names, config.targets, config.other)))
         self.references = np.stack([known[name].T for name in stem_names], axis=2)
         self.mixture = stems.sum(axis=0).T
 

@@ -143,7 +143,7 @@ class Separator:
         run = RunDir(run_dir)
         config = run.config()
         model = run.model(present=present)
-        return cls.from_model(model, present or config.outputs, config.sample_rate, window_s, batch_windows)
+        return cls.from_model(model, present or config.stem_names, config.sample_rate, window_s, batch_windows)
 
     @classmethod
     def from_tflite(cls, path: str, batch_windows: int = 1) -> Separator:

@@ -1,18 +1,62 @@
-"""Visits -> tf.data batches: reuse, shuffle pool, batch, remix, prefetch."""
+"""Visits -> tf.data batches: reuse, shuffle pool, batches, augmentation, prefetch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import collections
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
+from data_gen import InputError
 from data_gen.chunks import Visit
+from data_gen.workers import Visits
+from sourcesep.config import Config
+from sourcesep.train.augmentation import augment
+from sourcesep.train.conditioning import add_conditions
 
+REMEMBERED_VISITS = 10_000  # visits whose songs can be named when a batch is bad; a pool holds chunks of fewer
 MAX_REUSE = 3
-WINDOW_STEPS = 20  # the controller decides once in so many steps
-MAX_WAIT_SHARE = 0.05  # of the time: from there on training waits for data
-MAX_READY_SHARE = 0.9  # of the visits asked for: from there on data waits for training
+WINDOW_STEPS = 20  # steps between two decisions of the reuse controller: enough to average out single slow visits
+MAX_WAIT_SHARE = 0.05  # share of the training time spent waiting for batches above which chunks are reused more
+MAX_READY_SHARE = 0.9  # share of the requested visits that are ready above which chunks are reused less
+
+
+def make_batches(
+    strategy: tf.distribute.Strategy,
+    visits: VisitRecorder,
+    reuse: tf.Variable,
+    config: Config,
+    seed: int,
+    pool_chunks: int | None = None,
+) -> Iterator:
+    """Returns endless batches (model inputs, stems, visits) of a run, one batch per device of this machine.
+
+    Args:
+        strategy: distributes the batches over the devices.
+        visits: where the chunks come from.
+        reuse: as in `make_dataset`.
+        config: the run's Config.
+        seed: of the shuffle, and of what is augmented.
+        pool_chunks: size of the shuffled pool, where it is not `config.pool_chunks`.
+    """
+
+    def make_dataset_of_machine(_: tf.distribute.InputContext) -> tf.data.Dataset:
+        dataset = make_dataset(
+            visits,
+            time_samples=visits.workers.chunker.time_samples,
+            n_targets=len(config.stem_names),
+            reuse=reuse,
+            pool_chunks=pool_chunks or config.pool_chunks,
+            batch_size=config.batch_size,
+            seed=seed,
+            remix=config.remix,
+            drop=config.drop,
+        )
+        return add_conditions(dataset, config)
+
+    return iter(strategy.distribute_datasets_from_function(make_dataset_of_machine))
 
 
 def make_dataset(
@@ -26,22 +70,22 @@ def make_dataset(
     remix: float = 0.0,
     drop: float = 0.0,
 ) -> tf.data.Dataset:
-    """Chunks in random order, each `reuse` times, remixed with the others of their batch and without some stems.
+    """Returns chunks in random order, each `reuse` times, in augmented batches.
 
     Args:
-        visits: from `data_gen.workers.Workers`; read in a thread of tf.data.
+        visits: from `data_gen.workers`; read in a thread of tf.data.
         time_samples: length of a chunk with its context.
         n_targets: number of stems.
-        reuse: int64 scalar; a change acts on the visits that come after it.
+        reuse: int64 scalar; a change takes effect from the next visit on.
         pool_chunks: size of the shuffled pool.
         batch_size: chunks in a batch.
-        seed: of the shuffle, and of what is remixed and dropped.
-        remix: probability that a chunk's stems are replaced, each by that of another chunk; see `remixed`.
-        drop: probability that a stem is left out of a chunk; see `dropped`.
+        seed: of the shuffle, and of what is augmented.
+        remix: probability of `augmentation.remix_stems` for each chunk.
+        drop: probability of `augmentation.drop_stems` for each stem.
 
     Returns:
-        Endless batches (mixture float32 [batch, time, 1], stems float32 [batch, time, target], visit int64 [batch], the
-        numbers of the visits that the batch came from: of each chunk, where nothing is remixed).
+        Endless batches (mixture float32 [batch, time, 1], stems float32 [batch, time, target], visits int64 [batch],
+        the number of the visit that each chunk came from before it was remixed).
     """
     signature = (
         tf.TensorSpec([None, time_samples, 1], tf.float32),
@@ -52,65 +96,52 @@ def make_dataset(
         lambda: ((visit.mixture, visit.stems, np.full(len(visit.mixture), visit.index)) for visit in visits),
         output_signature=signature,
     )
-    # The chunks of a visit repeat together: a dataset of its own for each chunk would cost twice the processor time.
+    # The chunks of a visit are repeated together: a dataset per chunk would take twice the processor time.
     dataset = dataset.flat_map(lambda *visit: tf.data.Dataset.from_tensor_slices(visit).repeat(reuse))
     dataset = dataset.shuffle(pool_chunks, seed=seed).batch(batch_size, drop_remainder=True)
-    if remix:
-        dataset = _changed(dataset, remixed, remix, seed)
-    if drop:
-        dataset = _changed(dataset, dropped, drop, seed + 1)
-    return dataset.prefetch(2)
+    return augment(dataset, remix, drop, seed).prefetch(2)
 
 
-def _changed(dataset: tf.data.Dataset, change, probability: float, seed: int) -> tf.data.Dataset:
-    """The batches, mixture and stems of each by `change(mixture, stems, probability, a seed of its own)`."""
-    seeds = tf.data.Dataset.random(seed=seed).batch(2)
-    return tf.data.Dataset.zip((dataset, seeds)).map(
-        lambda batch, drawn: (*change(*batch[:2], probability, drawn), *batch[2:])
-    )
+class VisitRecorder:
+    """Iterates over the visits of `workers`, counts their chunks and remembers the names of their songs.
 
+    An InputError ends the iteration and is kept: raised inside tf.data, it would become an error of TensorFlow.
 
-def remixed(mixture: tf.Tensor, stems: tf.Tensor, probability: float, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Mixtures whose stems come from several chunks of the batch.
-
-    More mixtures than there are pieces: after Uhlich et al. 2017, "Improving music source separation based on deep
-    neural networks through data augmentation and network blending". What the stems leave of a mixture is one part more.
-
-    Args:
-        mixture: float32 [batch, time, 1].
-        stems: float32 [batch, time, target].
-        probability: that a chunk becomes such a mixture.
-        seed: int64 [2]; the same one gives the same result.
-
-    Returns:
-        (mixture, stems), shaped as before.
+    Attributes:
+        workers: where the visits come from.
+        failure: the error that ended the iteration; None so far.
     """
-    parts = tf.concat([stems, mixture - tf.reduce_sum(stems, axis=2, keepdims=True)], axis=2)
-    draws = tf.random.stateless_uniform([tf.shape(parts)[0], parts.shape[2] + 1], seed)
-    order = tf.argsort(draws[:, 1:], axis=0)  # of the chunks, for each part one of its own
-    shuffled = tf.transpose(tf.gather(tf.transpose(parts, [2, 0, 1]), tf.transpose(order), batch_dims=1), [1, 2, 0])
-    parts = tf.where(draws[:, :1, None] < probability, shuffled, parts)
-    return tf.reduce_sum(parts, axis=2, keepdims=True), parts[:, :, :-1]
 
+    def __init__(self, workers: Visits):
+        self.workers = workers
+        self.failure: InputError | None = None
+        self._counts: collections.Counter[str] = collections.Counter()
+        self._songs: collections.OrderedDict[int, str] = collections.OrderedDict()
 
-def dropped(mixture: tf.Tensor, stems: tf.Tensor, probability: float, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Mixtures without some of their stems, which are silent then.
+    def __iter__(self) -> Iterator[Visit]:
+        try:
+            for visit in self.workers:
+                self._counts.update(kept=len(visit.starts_s), silent=visit.n_silent, solo=visit.n_solo)
+                self._songs[visit.index] = visit.song
+                if len(self._songs) > REMEMBERED_VISITS:
+                    self._songs.popitem(last=False)
+                yield visit
+        except InputError as error:
+            self.failure = error
 
-    So the model hears each instrument alone or with few others more often than pieces would let it, and learns to stay
-    silent (after Luo & Yu 2023, "Music source separation with band-split RNN").
+    def name_songs(self, visit_numbers: Iterable[int]) -> list[str]:
+        """Returns the names of the songs of these visits, each with the number of its visit."""
+        return sorted({f"{self._songs.get(number, '?')} (visit {number})" for number in visit_numbers})
 
-    Args:
-        mixture: float32 [batch, time, 1].
-        stems: float32 [batch, time, target].
-        probability: that a stem is left out.
-        seed: int64 [2]; the same one gives the same result.
-
-    Returns:
-        (mixture, stems), shaped as before.
-    """
-    draws = tf.random.stateless_uniform([tf.shape(stems)[0], 1, stems.shape[2]], seed)
-    kept = tf.where(draws < probability, 0.0, stems)
-    return mixture - tf.reduce_sum(stems - kept, axis=2, keepdims=True), kept
+    def log_counts(self) -> None:
+        """Logs how many chunks were made and how many were dropped."""
+        if self._counts:
+            logging.info(
+                "%d chunks made; dropped: %d silent, %d with only one instrument",
+                sum(self._counts.values()),
+                self._counts["silent"],
+                self._counts["solo"],
+            )
 
 
 class ReuseController:
@@ -118,7 +149,10 @@ class ReuseController:
 
     Args:
         reuse: the int64 variable that `make_dataset` reads.
-        mode: "auto", or "1", "2", "3" to leave it there.
+        mode: "auto", or "1", "2", "3" for a constant.
+
+    Attributes:
+        wait_share: share of the time that training waited for data, in the last WINDOW_STEPS steps.
     """
 
     def __init__(self, reuse: tf.Variable, mode: str):
@@ -131,11 +165,11 @@ class ReuseController:
         self.wait_share = 0.0
 
     def update(self, wait_s: float, total_s: float, ready_share: float) -> None:
-        """Takes note of one step.
+        """Records a step, and every WINDOW_STEPS steps adjusts the reuse.
 
         Args:
             wait_s: seconds that the step waited for its batch.
-            total_s: seconds that it took in all.
+            total_s: seconds that the step took, waiting included.
             ready_share: `Workers.ready_share`.
         """
         self._steps += 1

@@ -1,25 +1,24 @@
 """Losses: functions of (stems, estimates), both float32 [batch, time, instrument], that return a scalar.
 
-`make_loss` reads them from a text such as "mae+0.5*spectrogram". Each term is a mean, so that its weight does not
-depend on batch size, chunk length or number of instruments.
+`make_loss` builds one from a text such as "mae+0.5*spectrogram". Each term is a mean, so that its weight does not
+depend on batch size, chunk length or number of instruments. To add a term, write its function here, its line in
+FUNCTIONS, and its line in TERMS of loss_terms.py.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 
 import tensorflow as tf
 
-from data_gen import InputError
+from sourcesep.loss_terms import FRAME_SAMPLES, parse_loss
 
-FRAME_SAMPLES, HOP_SAMPLES = 1024, 256  # of the losses of spectrograms and shares
+HOP_SAMPLES = 256  # distance between the frames of a spectrogram, in samples
 MAGNITUDE_FLOOR = 1e-6  # keeps the gradient of |STFT| finite at silence; 120 dB below full scale
-ENERGY_FLOOR = 1e-6  # mean square of a mixture that is all but silent; 60 dB below full scale
-SHARE_FLOOR = 0.01  # that every stem has at least of a magnitude: bounds the gradient at silent estimates
-QUIET_MAGNITUDE = 1e-3  # mean magnitude of a mixture that is all but silent; that of noise 60 dB below full scale
-DIFFERENCE_WEIGHT = 0.1  # of the difference loss when none is given
+ENERGY_FLOOR = 1e-6  # mean square of a mixture at the level below which it counts as silence: 60 dB below full scale
+SHARE_FLOOR = 0.01  # share of a magnitude that every stem is given at least: bounds the gradient at silent estimates
+QUIET_MAGNITUDE = 1e-3  # mean magnitude of a mixture that is nearly silent: that of noise 60 dB below full scale
 
 Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
@@ -35,9 +34,9 @@ def mse(stems: tf.Tensor, estimates: tf.Tensor) -> tf.Tensor:
 
 
 def nmse(stems: tf.Tensor, estimates: tf.Tensor) -> tf.Tensor:
-    """Normalised mean squared error: of each example, over the mean square of the mixture, the sum of its stems.
+    """Normalised mean squared error: that of each example, divided by the mean square of its mixture (sum of stems).
 
-    So a quiet song counts as much as a loud one. A mixture below ENERGY_FLOOR counts as silence.
+    A quiet song counts as much as a loud one. A mixture below ENERGY_FLOOR counts as silence.
     """
     error = tf.reduce_mean(tf.square(estimates - stems), [1, 2])  # to [batch]
     energy = tf.reduce_mean(tf.square(tf.reduce_sum(stems, -1)), 1)
@@ -68,12 +67,12 @@ def spectrogram(stems: tf.Tensor, estimates: tf.Tensor) -> tf.Tensor:
 
 
 def shares(stems: tf.Tensor, estimates: tf.Tensor) -> tf.Tensor:
-    """How far the estimates share the spectrogram out otherwise than the stems do: a Kullback-Leibler divergence.
+    """KL divergence between how the stems and how the estimates divide each spectrogram bin among the instruments.
 
-    At each point, a frequency in a frame, a stem's share is its magnitude over the sum of all stems' magnitudes; an
-    estimate's likewise. SHARE_FLOOR of the stems' sum is added to each magnitude first. The divergence is averaged over
-    the points, weighted by the stems' sum, and over the examples. Phase does not count, and level hardly does; which
-    instrument a note was given to counts in a quiet one as in a loud one.
+    Penalises energy given to the wrong instrument, in quiet examples as much as in loud ones; ignores phase, and almost
+    ignores level. In each bin, the share of a stem is its magnitude divided by the sum of the magnitudes of all stems,
+    and likewise for the estimates. SHARE_FLOOR times the sum of the stems is added to each magnitude first. The
+    divergence is averaged over the bins, weighted by the sum of the stems, and then over the examples.
     """
     true, given = magnitudes(stems), magnitudes(estimates)
     weights = tf.reduce_sum(true, 1)  # to [batch, frame, frequency]
@@ -85,10 +84,10 @@ def shares(stems: tf.Tensor, estimates: tf.Tensor) -> tf.Tensor:
 
 
 def difference(stems: tf.Tensor, estimates: tf.Tensor) -> tf.Tensor:
-    """Minus the mean of |estimate i - stem j| over i != j: it drives an estimate away from the other stems.
+    """Minus the mean of |estimate i - stem j| over i != j: drives an estimate away from the other stems.
 
-    With the MAE as the diagonal of that matrix (original report, section V). Alone it falls without bound; added to
-    the MAE it stays bounded below for weights under 1, since |e| - w |e| grows with |e|.
+    The MAE is the diagonal of the same matrix (original report, section V). Without another term it falls without
+    bound; added to the MAE it stays bounded below for weights under 1, since |e| - w |e| grows with |e|.
     """
     n_instruments = stems.shape[-1]
     pairs = tf.abs(estimates[..., :, None] - stems[..., None, :])  # to [batch, time, estimate, stem]
@@ -96,44 +95,24 @@ def difference(stems: tf.Tensor, estimates: tf.Tensor) -> tf.Tensor:
     return -tf.reduce_mean(tf.reduce_sum(pairs * off_diagonal, [2, 3])) / (n_instruments * (n_instruments - 1))
 
 
-TERMS = {"mae": mae, "mse": mse, "nmse": nmse, "spectrogram": spectrogram, "shares": shares, "difference": difference}
+FUNCTIONS: dict[str, Loss] = {
+    "mae": mae,
+    "mse": mse,
+    "nmse": nmse,
+    "spectrogram": spectrogram,
+    "shares": shares,
+    "difference": difference,
+}
 
 
-def make_loss(text: str, n_targets: int, chunk_samples: int) -> Loss:
-    """Reads a sum of weighted terms, e.g. "mae", "mae+spectrogram", "mae+0.2*difference".
+def make_loss(text: str) -> Loss:
+    """Returns the loss that a text such as "mae+0.2*difference" describes.
 
-    Raises InputError for an unknown term or a weight that is none, a chunk shorter than a spectrogram frame, a term
-    that needs two targets or more, shares alone, and a difference loss that nothing keeps bounded.
+    Raises InputError as `parse_loss` does. Whether a model can be trained with it, a Config has checked.
     """
-    weights: dict[str, float] = {}
-    for part in text.replace(" ", "").split("+"):
-        match = re.fullmatch(r"(?:([\d.]+(?:e-?\d+)?)\*)?(\w+)", part)
-        if not match or match[2] not in TERMS:
-            raise InputError(
-                f"--loss={text}: {part!r} is no loss; known are {', '.join(TERMS)}, summed and weighted as in "
-                "mae+0.5*spectrogram"
-            )
-        try:
-            weight = float(match[1] or (DIFFERENCE_WEIGHT if match[2] == "difference" else 1.0))
-        except ValueError:
-            raise InputError(f"--loss={text}: {match[1]!r} is no weight") from None
-        weights[match[2]] = weights.get(match[2], 0.0) + weight
-    if weights.keys() & {"spectrogram", "shares"} and chunk_samples < FRAME_SAMPLES:
-        raise InputError(
-            f"--loss={text}: a chunk of {chunk_samples} samples is shorter than one spectrogram window of "
-            f"{FRAME_SAMPLES}; raise --chunk_ms"
-        )
-    for name in ("shares", "difference"):
-        if name in weights and n_targets < 2:
-            raise InputError(f"--loss={text}: {name} needs two targets or more")
-    if weights.keys() == {"shares"}:
-        raise InputError(f"--loss={text}: shares leave level and phase open; add it to another, as in nmse+0.1*shares")
-    if "difference" in weights and weights["difference"] >= weights.get("mae", 0.0) and "mse" not in weights:
-        raise InputError(
-            f"--loss={text}: the difference loss falls without bound unless its weight is below that of the mae"
-        )
+    weights = parse_loss(text)
 
     def loss(stems: tf.Tensor, estimates: tf.Tensor) -> tf.Tensor:
-        return tf.add_n([weight * TERMS[name](stems, estimates) for name, weight in weights.items()])
+        return tf.add_n([weight * FUNCTIONS[name](stems, estimates) for name, weight in weights.items()])
 
     return loss

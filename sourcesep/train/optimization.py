@@ -1,10 +1,11 @@
-"""One update of the weights: gradients, the guard that decides whether to take them, and the optimizer."""
+"""One training step: gradients, the guard that decides whether to use them, the learning rate and the optimizer."""
 
 from __future__ import annotations
 
 import contextlib
 import math
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -12,44 +13,47 @@ import tensorflow as tf
 from sourcesep.config import Config
 from sourcesep.train.losses import Loss
 
-SPIKE = 10.0  # a loss of this many times the smoothed one is a spike
-SMOOTHING = 0.98  # of the loss that is shown and that spikes are measured by
-SETTLING_STEPS = 20  # before the smoothed loss is worth comparing with
-MAX_SKIPPED = 20  # updates left out in a row, after which training has diverged
+WARM_UP = 0.05  # share of the training in which the cosine schedule rises to the full learning rate
+SPIKE = 10.0  # a loss above this many times the smoothed loss is a spike
+SMOOTHING = 0.98  # decay per step of the smoothed loss, which is shown and which spikes are compared with
+SETTLING_STEPS = 20  # steps before the smoothed loss is a fair comparison
+MAX_SKIPPED = 20  # skipped updates in a row after which training counts as diverged
 
 
 class Outcome(NamedTuple):
-    """Of one step, alike on every device and machine.
+    """Result of one training step; the same on all devices and machines.
 
     Attributes:
         loss: mean over the batches of all devices.
         gradient_norm: global norm of the mean gradient, before clipping.
-        asked: whether any machine was asked to stop.
+        progress: share of the training that was done before this step; mean over all machines, 1 or more at the end.
+        stop_requested: whether any machine was asked to stop.
         taken: whether the weights were updated.
     """
 
     loss: float
     gradient_norm: float
-    asked: bool
+    progress: float
+    stop_requested: bool
     taken: bool
 
 
 class Guard:
-    """Refuses updates by a loss or gradient that is no number, and by a loss far above those before it.
+    """Rejects updates whose loss or gradient is not finite, or whose loss is far above those before it.
 
     Attributes:
-        smoothed: the loss, averaged over some fifty steps; None before the first.
-        skipped: updates refused in a row.
+        smoothed: the loss, averaged over about fifty steps; None before the first step.
+        skipped: updates rejected in a row.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.smoothed: float | None = None
         self.skipped = 0
         self._n_accepted = 0
 
-    def accepts(self, loss: float, gradient_norm: float) -> bool:
-        """Whether to take the update; takes note of it."""
-        is_spike = self._n_accepted >= SETTLING_STEPS and loss > SPIKE * self.smoothed
+    def check_and_record(self, loss: float, gradient_norm: float) -> bool:
+        """Records a step and returns whether to update the weights."""
+        is_spike = self.smoothed is not None and self._n_accepted >= SETTLING_STEPS and loss > SPIKE * self.smoothed
         if not math.isfinite(loss) or not math.isfinite(gradient_norm) or is_spike:
             self.skipped += 1
             return False
@@ -60,7 +64,7 @@ class Guard:
 
 
 class Stepper:
-    """Makes training steps, under the tf.distribute strategy in whose scope it is made.
+    """Makes training steps, under the tf.distribute strategy in whose scope it is created.
 
     Args:
         model: what to train.
@@ -70,55 +74,59 @@ class Stepper:
 
     def __init__(self, model: keras.Model, loss_function: Loss, config: Config):
         self.model = model
-        self.optimizer = make_optimizer(config)
-        self.optimizer.build(model.trainable_variables)
         self.guard = Guard()
+        self._learning_rate = tf.Variable(learning_rate_at(config, 0.0), trainable=False)
+        self.optimizer = make_optimizer(config, self._learning_rate)
+        self.optimizer.build(model.trainable_variables)
+        self._config = config
         self._loss_function = loss_function
-        self._context_samples = config.context_samples
-        self._clip_norm = config.clip_norm
         self._strategy = tf.distribute.get_strategy()
         self._gradients = tf.function(lambda *batch: self._strategy.run(self._gradients_of_device, batch))
         self._apply = tf.function(lambda gradients: self._strategy.run(self._apply_on_device, (gradients,)))
 
-    def step(self, inputs, stems, asked: bool = False) -> Outcome:
+    def step(self, inputs: Any, stems: Any, progress: float = 0.0, stop_requested: bool = False) -> Outcome:
         """Computes gradients and, if the guard accepts them, updates the weights.
 
         Args:
-            inputs: what the model takes: float32 mixture [batch, time, 1] of each device, or that and conditions.
-            stems: float32 [batch, time, output] of each device.
-            asked: whether this machine was asked to stop; the others learn of it.
+            inputs: model inputs: float32 mixture [batch, time, 1] of each device, or (mixture, condition).
+            stems: float32 [batch, time, stem] of each device.
+            progress: share of the training that is done, as this machine sees it.
+            stop_requested: whether this machine was asked to stop; all machines receive it in the outcome.
         """
-        signals, gradients = self._gradients(inputs, stems, tf.constant(float(asked)))
-        loss, norm, any_asked = self._strategy.experimental_local_results(signals)[0].numpy().tolist()
-        taken = self.guard.accepts(loss, norm)
+        states = tf.constant([progress, float(stop_requested)])
+        signals, gradients = self._gradients(inputs, stems, states)
+        loss, norm, progress, stop_requested = self._strategy.experimental_local_results(signals)[0].numpy().tolist()
+        taken = self.guard.check_and_record(loss, norm)
+        self._learning_rate.assign(learning_rate_at(self._config, progress))
         if taken:
             self._apply(gradients)
-        return Outcome(loss, norm, any_asked > 0, taken)
+        return Outcome(loss=loss, gradient_norm=norm, progress=progress, stop_requested=stop_requested > 0, taken=taken)
 
-    def _gradients_of_device(self, inputs, stems, asked):
-        """((loss, gradient norm, asked), gradients), each the mean over all devices."""
+    def _gradients_of_device(self, inputs: Any, stems: tf.Tensor, states: tf.Tensor) -> tuple[tf.Tensor, list]:
+        """Returns ([loss, gradient norm, *states], gradients), each the mean over all devices."""
+        context_samples, clip_norm = self._config.context_samples, self._config.clip_norm
         with tf.GradientTape() as tape:
             estimates = self.model(inputs, training=True)
-            inner = slice(self._context_samples, stems.shape[1] - self._context_samples)
+            inner = slice(context_samples, stems.shape[1] - context_samples)
             loss = self._loss_function(stems[:, inner], estimates[:, inner])
         gradients = tape.gradient(loss, self.model.trainable_variables)
-        gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]  # those of embeddings come in slices
-        context = tf.distribute.get_replica_context()
-        asked = tf.identity(asked)  # a tensor of this device: one that all devices share cannot be reduced
-        *gradients, loss, asked = context.all_reduce(tf.distribute.ReduceOp.MEAN, [*gradients, loss, asked])
+        gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]  # those of embeddings are IndexedSlices
+        replica = tf.distribute.get_replica_context()
+        states = tf.identity(states)  # a tensor on this device: one that all devices share cannot be reduced
+        *gradients, loss, states = replica.all_reduce(tf.distribute.ReduceOp.MEAN, [*gradients, loss, states])
         norm = tf.linalg.global_norm(gradients)
-        if self._clip_norm:
-            gradients, _ = tf.clip_by_global_norm(gradients, self._clip_norm, norm)
-        return tf.stack([loss, norm, asked]), gradients
+        if clip_norm:
+            gradients, _ = tf.clip_by_global_norm(gradients, clip_norm, norm)
+        return tf.concat([[loss, norm], states], axis=0), gradients
 
-    def _apply_on_device(self, gradients):
+    def _apply_on_device(self, gradients: list) -> None:
         n_devices = tf.distribute.get_replica_context().num_replicas_in_sync
-        shares = [gradient / n_devices for gradient in gradients]  # Keras sums over the devices
+        shares = [gradient / n_devices for gradient in gradients]  # Keras adds up the gradients of the devices
         self.optimizer.apply_gradients(zip(shares, self.model.trainable_variables))
 
     @contextlib.contextmanager
-    def averaged(self):
-        """Within it the model has its averaged weights, where an average is kept."""
+    def averaged(self) -> Iterator[None]:
+        """Gives the model its averaged weights within the block, if an average is kept."""
         if not self.optimizer.use_ema or not self.optimizer.iterations.numpy():
             yield
             return
@@ -131,10 +139,30 @@ class Stepper:
                 variable.assign(value)
 
 
-def make_optimizer(config: Config) -> keras.optimizers.Optimizer:
-    """Adam (Kingma & Ba 2015); with decoupled weight decay (Loshchilov & Hutter 2019) and averaging if asked for."""
+def learning_rate_at(config: Config, progress: float) -> float:
+    """Returns the learning rate when a share `progress` of the training is done, 0 to 1.
+
+    With the cosine schedule (Loshchilov & Hutter 2017, "SGDR") it rises linearly from 0 during the first WARM_UP, then
+    falls to 0 along half a cosine.
+    """
+    if config.schedule == "constant":
+        return config.learning_rate
+    progress = min(progress, 1.0)
+    if progress < WARM_UP:
+        return config.learning_rate * progress / WARM_UP
+    return config.learning_rate * 0.5 * (1.0 + math.cos(math.pi * (progress - WARM_UP) / (1.0 - WARM_UP)))
+
+
+def make_optimizer(config: Config, learning_rate: tf.Variable) -> keras.optimizers.Optimizer:
+    """Returns Adam (Kingma & Ba 2015), with decoupled weight decay (Loshchilov & Hutter 2019) and averaging if set.
+
+    Args:
+        config: the run's Config.
+        learning_rate: read at every step where the learning rate follows a schedule.
+    """
     optimizer = keras.optimizers.Adam(
-        _learning_rate(config),
+        # A function is no part of the checkpoint, as was no schedule of Keras: runs of 0.1.0 can still be resumed.
+        config.learning_rate if config.schedule == "constant" else lambda: tf.convert_to_tensor(learning_rate),
         weight_decay=config.weight_decay or None,
         use_ema=config.average > 0,
         ema_momentum=config.average,
@@ -142,13 +170,3 @@ def make_optimizer(config: Config) -> keras.optimizers.Optimizer:
     if config.weight_decay:
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return optimizer
-
-
-def _learning_rate(config: Config):
-    """What Keras calls a learning rate: a number, or a schedule over `config.steps`."""
-    if config.schedule == "constant":
-        return config.learning_rate
-    warm_up = max(1, config.steps // 20)
-    return keras.optimizers.schedules.CosineDecay(
-        0.0, max(1, config.steps - warm_up), warmup_target=config.learning_rate, warmup_steps=warm_up
-    )

@@ -1,13 +1,10 @@
-"""The one training loop: the same on one processor, several GPUs and several machines."""
+"""The training loop: the same on one processor, several GPUs and several machines."""
 
 from __future__ import annotations
 
-import collections
-import pathlib
-import resource
-import sys
 import time
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -15,24 +12,22 @@ from absl import logging
 from tqdm import tqdm
 
 from data_gen import InputError
+from data_gen.workers import Visits
 from sourcesep import sources
 from sourcesep.cluster import is_cluster, machine_number
 from sourcesep.config import Config
 from sourcesep.interruption import Interruption
-from sourcesep.models import build, copy_weights, plain
+from sourcesep.models import build, copy_weights, unconditioned
 from sourcesep.models.receptive_field import receptive_field
 from sourcesep.run_dir import PRETRAINED, RunDir
 from sourcesep.train.checkpoints import State
-from sourcesep.train.conditioning import add_conditions
-from sourcesep.train.dataset import ReuseController, make_dataset
-from sourcesep.train.losses import make_loss
-from sourcesep.train.optimization import MAX_SKIPPED, Stepper
+from sourcesep.train.dataset import ReuseController, VisitRecorder, make_batches
+from sourcesep.train.devices import dtype_policy, make_strategy, peak_memory_mb
+from sourcesep.train.losses import Loss, make_loss
+from sourcesep.train.optimization import MAX_SKIPPED, Outcome, Stepper, learning_rate_at
 from sourcesep.train.validation import Excerpts, Scores
 
-SCALARS_EVERY_STEPS = 10
-REMEMBERED_VISITS = 10_000  # whose pieces can be named when a batch is bad
-TRIED_STEPS = 3  # of a dry run; the first of them also compiles
-
+SCALARS_EVERY_STEPS = 10  # steps between two points of TensorBoard's curves
 
 # What a collective operation raises when a machine of the cluster is gone.
 _LOST = (
@@ -42,7 +37,7 @@ _LOST = (
 
 
 class MachineLostError(RuntimeError):
-    """Another machine of the cluster is gone; all have to begin again, from the last checkpoint."""
+    """Another machine of the cluster is gone; all have to start again from the last checkpoint."""
 
 
 class Trained(NamedTuple):
@@ -51,11 +46,11 @@ class Trained(NamedTuple):
     Attributes:
         step: the last step made.
         loss: its loss, smoothed; None if no step was made.
-        scores: of the last validation; None if there was none.
-        seconds: that this call took.
-        steps_per_s: over this call.
+        scores: from the last validation; None if there was none.
+        seconds: time that this call took.
+        steps_per_s: steps per second of this call.
         memory_mb: peak memory of this process.
-        interrupted: whether Ctrl-C ended it.
+        interrupted: whether Ctrl-C or SIGTERM ended it.
         stopped_early: whether it ended because validation got no better.
     """
 
@@ -69,306 +64,260 @@ class Trained(NamedTuple):
     stopped_early: bool
 
 
-class DryRun(NamedTuple):
-    """What training will take.
+def train(config: Config, run_dir: str, workers: Visits | None = None) -> Trained:
+    """Trains a model, or resumes its run, until the steps or the minutes of the Config are reached.
 
-    Attributes:
-        parameters: of the model.
-        receptive_field_ms: of the model.
-        first_step_s, step_s: seconds for the first step, and for each after it.
-        memory_mb: peak memory of this process.
-        policy: Keras dtype policy.
-        devices: number of devices that train.
-    """
-
-    parameters: int
-    receptive_field_ms: float
-    first_step_s: float
-    step_s: float
-    memory_mb: float
-    policy: str
-    devices: int
-
-
-def train(config: Config, run_dir: str, workers=None) -> Trained:
-    """Trains a model, or goes on where the run stands, up to `config.steps`.
-
-    Ctrl-C (SIGINT) and SIGTERM end it after the step being made; everything is saved.
+    Ctrl-C (SIGINT) and SIGTERM end it after the current step; everything is saved.
 
     Args:
-        config: of the run.
-        run_dir: its folder.
-        workers: from `sources.start_workers(config)`, which this calls where they are not given.
+        config: the run's Config.
+        run_dir: folder of the run.
+        workers: from `sources.start_workers(config)`, which is called if they are not given.
 
     Raises:
-        InputError: for input that cannot be trained on, before anything is written where possible; for training that
-            diverges; for a folder that cannot be written.
+        InputError: for input that cannot be trained on, before anything is written where possible; if training
+            diverges; if the folder cannot be written.
         MachineLostError: another machine of the cluster is gone.
     """
     with workers or sources.start_workers(config) as workers:
         try:
-            return _train(config, run_dir, workers)
+            return Trainer(config, run_dir, workers).run()
         except _LOST as error:
             if not is_cluster(config):
                 raise
             raise MachineLostError(type(error).__name__) from error
 
 
-def _train(config: Config, run_dir: str, workers) -> Trained:
-    began_s = time.monotonic()
-    loss_function = make_loss(config.loss, len(config.model_outputs), config.chunk_samples)
-    is_chief = machine_number(config) == 0
-    run = RunDir(run_dir)
-    strategy = make_strategy(config)
-    with strategy.scope():
-        stepper = _make_stepper(config, loss_function)
-    state = State(run.checkpoints, stepper.model, stepper.optimizer)  # its own variables belong to this machine
-    if config.start_from and state.newest is None:
-        _start_from(config, stepper.model)
-    if is_chief:
-        run.create(config)
-    if state.restore():
-        logging.info("%s: going on after step %d", run.path, state.step)
-    if config.schedule == "constant":
-        stepper.optimizer.learning_rate = config.learning_rate  # the flag counts, not what the checkpoint holds
-    workers.next_visit = state.next_visit
+class Trainer:
+    """One run: builds or restores the model, makes steps, validates and saves.
 
-    writer = tf.summary.create_file_writer(str(run.path)) if is_chief else tf.summary.create_noop_writer()
-    excerpts: Excerpts | None = None
-    scores: Scores | None = None
-    scored_at, n_before, saved_s = state.step, state.step, time.monotonic()
-    source = _Source(workers)
+    Only the chief of a cluster validates and writes to the run directory.
 
-    plain_model = plain(stepper.model, config)
+    Args:
+        config, run_dir, workers: as in `train`.
+        clock: returns a time in seconds that only increases.
 
-    def validate() -> None:
-        nonlocal excerpts, scores, scored_at
-        excerpts = excerpts or Excerpts(workers.chunker.source, config.other, config.outputs)
-        with stepper.averaged():
-            scores, estimates = excerpts.score(plain_model, loss_function)
-            excerpts.show(scores, estimates, state.step)
-            if state.is_best(scores.loss):
-                run.save_weights(stepper.model)
-        scored_at = state.step
-
-    def save() -> None:
-        state.save()
-        if not config.validate_every or not run.weights.exists():
-            with stepper.averaged():
-                run.save_weights(stepper.model)
-
-    with Interruption() as interruption, writer.as_default():
-        reuse = ReuseController(state.reuse, config.reuse)
-        batches = iter(())
-        if state.step < config.steps:
-            batches = _batches(strategy, source, state.reuse, config, seed=config.seed + state.step)
-        is_asked = is_tired = False
-        bar = tqdm(total=config.steps, initial=state.step, unit="step", dynamic_ncols=True, disable=not is_chief)
-        with bar:
-            while state.step < config.steps and not is_asked:
-                step_began_s = time.monotonic()
-                batch = next(batches, None)
-                if batch is None:  # the generator ended: nothing can be rendered any more
-                    break
-                waited_s = time.monotonic() - step_began_s
-                inputs, stems, visits = batch
-                outcome = stepper.step(inputs, stems, interruption.stop_requested or is_tired)
-                is_asked = outcome.asked
-                if not outcome.taken:
-                    _complain(outcome, stepper.guard, state, source.pieces(strategy, visits))
-                state.advance(workers.next_visit)
-                reuse.update(waited_s, time.monotonic() - step_began_s, workers.ready_share)
-                if stepper.guard.smoothed is not None:
-                    bar.set_postfix_str(
-                        f"loss {stepper.guard.smoothed:.5f}, waits {reuse.wait_share:.0%}", refresh=False
-                    )
-                bar.update()
-                if state.step % SCALARS_EVERY_STEPS == 0:
-                    _write_scalars(outcome, stepper.optimizer, reuse, state)
-                if is_chief and config.validate_every and state.step % config.validate_every == 0:
-                    validate()
-                    is_tired = 0 < config.patience <= state.n_worse
-                if is_chief and time.monotonic() - saved_s > 60 * config.checkpoint_minutes:
-                    try:
-                        save()
-                    except InputError as error:  # the disk may have room again at the next one, or at the end
-                        logging.error("%s; training goes on", error)
-                    saved_s = time.monotonic()
-        made = state.step > n_before
-        if is_chief and (made or (not run.weights.exists() and not source.failures)):
-            if made and config.validate_every and scored_at < state.step and not is_asked:
-                validate()
-            save()
-    if source.failures:
-        raise source.failures[0]
-    source.report()
-    seconds = time.monotonic() - began_s
-    rate = (state.step - n_before) / max(seconds, 1e-9)
-    is_interrupted = is_asked and not is_tired
-    return Trained(
-        state.step, stepper.guard.smoothed, scores, seconds, rate, peak_memory_mb(), is_interrupted, is_tired
-    )
-
-
-def dry_run(config: Config, workers=None) -> DryRun:
-    """Builds everything, makes a few steps on real chunks, and throws the model away; nothing is written.
-
-    Arguments and errors are those of `train`.
+    Raises InputError like `train`.
     """
-    loss_function = make_loss(config.loss, len(config.model_outputs), config.chunk_samples)
-    strategy = make_strategy(config)
-    reuse = tf.Variable(1, dtype=tf.int64)
-    with strategy.scope():
-        stepper = _make_stepper(config, loss_function)
-    if config.start_from:
-        _start_from(config, stepper.model)
-    with workers or sources.start_workers(config) as workers:
-        source = _Source(workers)
-        batches = _batches(strategy, source, reuse, config, seed=0, pool_chunks=1)
-        batch = next(batches, None)
-        if batch is None:
-            raise source.failures[0]
-        durations_s = []
-        for _ in range(TRIED_STEPS):
-            began_s = time.monotonic()
-            stepper.step(*batch[:2])
-            durations_s.append(time.monotonic() - began_s)
-    return DryRun(
-        stepper.model.count_params(),
-        1_000 * receptive_field(plain(stepper.model, config)).samples / config.sample_rate,
-        durations_s[0],
-        min(durations_s[1:]),
-        peak_memory_mb(),
-        dtype_policy(config.mixed_precision),
-        strategy.num_replicas_in_sync,
-    )
 
+    def __init__(
+        self, config: Config, run_dir: str, workers: Visits, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._config = config
+        self._workers = workers
+        self._clock = clock
+        self._created_s = clock()
+        self._is_chief = machine_number(config) == 0
+        self._run_dir = RunDir(run_dir)
 
-def _start_from(config: Config, model: keras.Model) -> None:
-    """Gives a model the weights of the run that `--start_from` names. Raises InputError if it has none that fit."""
-    run = RunDir(PRETRAINED if config.start_from == "pretrained" else config.start_from)
-    n_copied = copy_weights(run.trained_model(), model)
-    if not n_copied:
-        raise InputError(
-            f"--start_from={config.start_from}: a {run.config().model} without a layer that is also in this model; "
-            "take over its --model and its --filters"
+        self._loss_function = make_loss(config.loss)
+        self._strategy = make_strategy(config)
+        with self._strategy.scope():
+            self._stepper = make_stepper(config, self._loss_function)
+        self._separating_model = unconditioned(self._stepper.model, config)
+
+        # The variables of the state belong to this machine and are not distributed.
+        self._state = State(self._run_dir.checkpoints, self._stepper.model, self._stepper.optimizer)
+        if config.start_from and self._state.newest is None:
+            load_start_weights(config, self._stepper.model)
+        if self._is_chief:
+            self._run_dir.create_or_resume(config)
+        if self._state.restore():
+            logging.info("%s: resuming after step %d", self._run_dir.path, self._state.step)
+        if config.schedule == "constant":
+            self._stepper.optimizer.learning_rate = config.learning_rate  # the checkpoint may hold another one
+
+        self._visits = VisitRecorder(workers)
+        self._workers.next_visit = self._state.next_visit
+        self._reuse = ReuseController(self._state.reuse, config.reuse)
+        self._first_step, self._trained_before_s = self._state.step, self._state.trained_s
+        self._timed_from_s: float | None = None
+        self._saved_at_s = clock()
+        self._excerpts: Excerpts | None = None
+        self._scores: Scores | None = None
+        self._scored_step = self._state.step
+        self._stop_requested = self._out_of_patience = False
+
+    def run(self) -> Trained:
+        """Trains to the end, or until it is interrupted."""
+        path = str(self._run_dir.path)
+        writer = tf.summary.create_file_writer(path) if self._is_chief else tf.summary.create_noop_writer()
+        with Interruption() as interruption, writer.as_default():
+            self._make_steps(interruption)
+            if self._is_chief:
+                self._finish()
+        if self._visits.failure:
+            raise self._visits.failure
+        self._visits.log_counts()
+        seconds = self._clock() - self._created_s
+        return Trained(
+            step=self._state.step,
+            loss=self._stepper.guard.smoothed,
+            scores=self._scores,
+            seconds=seconds,
+            steps_per_s=(self._state.step - self._first_step) / max(seconds, 1e-9),
+            memory_mb=peak_memory_mb(),
+            interrupted=self._stop_requested and not self._out_of_patience,
+            stopped_early=self._out_of_patience,
         )
-    logging.info("%d of them are taken from %s", n_copied, run.path)
+
+    def _make_steps(self, interruption: Interruption) -> None:
+        config, state = self._config, self._state
+        self._saved_at_s = self._clock()
+        is_over = self._progress() >= 1.0
+        batches: Iterator = iter(())
+        if not is_over:
+            batches = make_batches(self._strategy, self._visits, state.reuse, config, seed=config.seed + state.step)
+        with self._progress_bar() as bar:
+            while not is_over:
+                step_began_s = self._clock()
+                batch = next(batches, None)
+                if batch is None:  # nothing can be rendered any more; self._visits knows the reason
+                    break
+                waited_s = self._clock() - step_began_s
+
+                inputs, stems, visit_numbers = batch
+                stop_requested = interruption.stop_requested or self._out_of_patience
+                outcome = self._stepper.step(inputs, stems, self._progress(), stop_requested)
+                if self._timed_from_s is None:
+                    self._timed_from_s = self._clock()
+                if not outcome.taken:
+                    self._report_skipped(outcome, visit_numbers)
+                state.record_step(self._workers.next_visit, self._trained_s())
+                self._reuse.update(waited_s, self._clock() - step_began_s, self._workers.ready_share)
+
+                self._show(bar)
+                if state.step % SCALARS_EVERY_STEPS == 0:
+                    self._write_scalars(outcome)
+                if self._is_chief and config.validate_every and state.step % config.validate_every == 0:
+                    self._validate()
+                    self._out_of_patience = 0 < config.patience <= state.n_worse
+                if self._is_chief and self._clock() - self._saved_at_s > 60 * config.checkpoint_minutes:
+                    self._save_if_possible()
+
+                # Decided by what all machines agree on, so that none of them waits for another one's next step.
+                self._stop_requested = outcome.stop_requested
+                is_over = outcome.stop_requested or outcome.progress >= 1.0 or state.step >= config.max_steps
+
+    def _trained_s(self) -> float:
+        """Returns the seconds spent in training, including those before a resume.
+
+        The first step is not counted: it waits for the first chunks and compiles, which may take longer than the
+        warm-up of the schedule.
+        """
+        elapsed_s = 0.0 if self._timed_from_s is None else self._clock() - self._timed_from_s
+        return self._trained_before_s + elapsed_s
+
+    def _progress(self) -> float:
+        """Returns the share of the training that is done, by steps or by time, whichever is greater."""
+        by_time = self._trained_s() / (60 * self._config.minutes) if self._config.minutes else 0.0
+        by_steps = self._state.step / self._config.max_steps if self._config.max_steps else 1.0
+        return max(by_time, by_steps)
+
+    def _finish(self) -> None:
+        """Validates and saves after the last step; saves also if a resumed run lost its weights."""
+        has_made_steps = self._state.step > self._first_step
+        if not has_made_steps and (self._run_dir.weights.exists() or self._visits.failure):
+            return
+        is_scored = self._scored_step == self._state.step
+        if has_made_steps and self._config.validate_every and not is_scored and not self._stop_requested:
+            self._validate()
+        self._save()
+
+    def _validate(self) -> None:
+        """Scores the model on held-out excerpts, and keeps its weights if they are the best so far."""
+        if self._excerpts is None:
+            self._excerpts = Excerpts(self._workers.chunker.source, self._config.other, self._config.stem_names)
+        with self._stepper.averaged():
+            self._scores, estimates = self._excerpts.score(self._separating_model, self._loss_function)
+            self._excerpts.show(self._scores, estimates, self._state.step)
+            if self._state.record_validation(self._scores.loss):
+                self._run_dir.save_weights(self._stepper.model)
+        self._scored_step = self._state.step
+
+    def _save(self) -> None:
+        """Writes a checkpoint, and the weights where no validation chooses them."""
+        self._state.save()
+        if not self._config.validate_every or not self._run_dir.weights.exists():
+            with self._stepper.averaged():
+                self._run_dir.save_weights(self._stepper.model)
+
+    def _save_if_possible(self) -> None:
+        try:
+            self._save()
+        except InputError as error:  # the disk may have room again at the next checkpoint, or at the end
+            logging.error("%s; training continues", error)
+        self._saved_at_s = self._clock()
+
+    def _report_skipped(self, outcome: Outcome, visit_numbers: Any) -> None:
+        """Logs an update that was skipped; raises InputError after many in a row."""
+        step = self._state.step + 1
+        local = self._strategy.experimental_local_results(visit_numbers)
+        songs = self._visits.name_songs(number for numbers in local for number in numbers.numpy().tolist())
+        logging.warning(
+            "step %d: loss %.4g, gradient norm %.4g: this update is skipped; the batch held %s",
+            step,
+            outcome.loss,
+            outcome.gradient_norm,
+            ", ".join(songs),
+        )
+        if self._stepper.guard.skipped == MAX_SKIPPED:
+            raise InputError(
+                f"training diverged: {MAX_SKIPPED} updates in a row were skipped, the last at step {step}. Last good "
+                f"checkpoint: {self._state.newest or 'none yet'}. Lower --learning_rate or set --clip_norm=1, and "
+                "repeat the command"
+            )
+
+    def _progress_bar(self) -> tqdm:
+        """Returns a bar over the steps, or over the seconds where --minutes bounds the run."""
+        style: dict[str, Any] = {"dynamic_ncols": True, "disable": not self._is_chief}
+        if self._config.minutes:
+            return tqdm(
+                total=round(60 * self._config.minutes),
+                initial=round(self._state.trained_s),
+                bar_format="{l_bar}{bar}| {remaining} left{postfix}",
+                **style,
+            )
+        return tqdm(total=self._config.max_steps, initial=self._state.step, unit="step", **style)
+
+    def _show(self, bar: tqdm) -> None:
+        facts = [f"step {self._state.step}"] if self._config.minutes else []
+        if self._stepper.guard.smoothed is not None:
+            facts += [f"loss {self._stepper.guard.smoothed:.5f}", f"waits {self._reuse.wait_share:.0%}"]
+        bar.set_postfix_str(", ".join(facts), refresh=False)
+        bar.update(min(self._state.trained_s, 60 * self._config.minutes) - bar.n if self._config.minutes else 1)
+
+    def _write_scalars(self, outcome: Outcome) -> None:
+        """Writes a point of each of TensorBoard's curves."""
+        step = self._state.step
+        tf.summary.scalar("loss", outcome.loss, step)
+        tf.summary.scalar("gradient_norm", outcome.gradient_norm, step)
+        tf.summary.scalar("learning_rate", learning_rate_at(self._config, outcome.progress), step)
+        tf.summary.scalar("reuse", self._state.reuse, step)
+        tf.summary.scalar("wait_share", self._reuse.wait_share, step)
+        tf.summary.scalar("memory_mb", peak_memory_mb(), step)
 
 
-def make_strategy(config: Config) -> tf.distribute.Strategy:
-    """The tf.distribute strategy that `--strategy` names. To be called before anything else of TensorFlow."""
-    if is_cluster(config):
-        machine_number(config)  # complains where TF_CONFIG is missing or wrong
-        return tf.distribute.MultiWorkerMirroredStrategy()
-    n_gpus = len(tf.config.list_logical_devices("GPU"))
-    if config.strategy == "mirrored" or (config.strategy == "auto" and n_gpus > 1):
-        devices = None if n_gpus else [device.name for device in tf.config.list_logical_devices("CPU")]
-        return tf.distribute.MirroredStrategy(devices)
-    return tf.distribute.get_strategy()
+def make_stepper(config: Config, loss_function: Loss) -> Stepper:
+    """Builds the model of a Config and what trains it, in the scope of the current tf.distribute strategy.
 
-
-def dtype_policy(mixed_precision: str) -> str:
-    """The Keras dtype policy for `--mixed_precision`; "auto" asks the GPU, or else the processor, for bfloat16."""
-    if mixed_precision == "auto":
-        gpus = tf.config.list_physical_devices("GPU")
-        if gpus:
-            capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
-            has_bfloat16 = capability >= (8, 0)
-        else:
-            cpu_info = pathlib.Path("/proc/cpuinfo")
-            has_bfloat16 = cpu_info.exists() and "avx512_bf16" in cpu_info.read_text()
-        return "mixed_bfloat16" if has_bfloat16 else "float32"
-    return "mixed_bfloat16" if mixed_precision == "bfloat16" else "float32"
-
-
-def peak_memory_mb() -> float:
-    """The most memory that this process has had so far, in MB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
-
-
-def _make_stepper(config: Config, loss_function) -> Stepper:
+    Raises InputError for a model whose receptive field is not known: it could not separate recordings in windows.
+    """
     keras.utils.set_random_seed(config.seed)
     policy = dtype_policy(config.mixed_precision)
     model = build(config, policy)
+    receptive_field(unconditioned(model, config))  # raises InputError for a model that cannot separate in windows
     logging.info("%s: %d parameters, %s", config.model, model.count_params(), policy)
     return Stepper(model, loss_function, config)
 
 
-def _batches(strategy, source: _Source, reuse, config: Config, seed: int, pool_chunks: int | None = None):
-    """Iterator of batches, one for each device of this machine at a time."""
-
-    def dataset(_):
-        time_samples, pool = source.workers.chunker.time_samples, pool_chunks or config.pool_chunks
-        chunks = make_dataset(
-            source, time_samples, len(config.outputs), reuse, pool, config.batch_size, seed, config.remix, config.drop
-        )
-        return add_conditions(chunks, config)
-
-    return iter(strategy.distribute_datasets_from_function(dataset))
-
-
-class _Source:
-    """Iterates over the visits of `workers`, counting their chunks and remembering their pieces.
-
-    An error ends them and is kept in `failures`: tf.data would wrap it beyond recognition.
-    """
-
-    def __init__(self, workers):
-        self.workers = workers
-        self.failures: list[InputError] = []
-        self._counts = collections.Counter()
-        self._pieces: collections.OrderedDict[int, str] = collections.OrderedDict()
-
-    def __iter__(self):
-        try:
-            for visit in self.workers:
-                self._counts.update(kept=len(visit.starts_s), silent=visit.n_silent, solo=visit.n_solo)
-                self._pieces[visit.index] = visit.song
-                if len(self._pieces) > REMEMBERED_VISITS:
-                    self._pieces.popitem(last=False)
-                yield visit
-        except InputError as error:
-            self.failures.append(error)
-
-    def pieces(self, strategy, visits) -> list[str]:
-        """Names of the pieces that chunks [batch] with these numbers of visits came from."""
-        numbers = [n for local in strategy.experimental_local_results(visits) for n in local.numpy().tolist()]
-        return sorted({f"{self._pieces.get(number, '?')} (visit {number})" for number in numbers})
-
-    def report(self) -> None:
-        """Logs what was rendered and left out."""
-        if self._counts:
-            logging.info(
-                "%d chunks rendered; left out: %d silent, %d with one instrument alone",
-                sum(self._counts.values()),
-                self._counts["silent"],
-                self._counts["solo"],
-            )
-
-
-def _complain(outcome, guard, state: State, pieces: list[str]) -> None:
-    """Logs an update that was left out; raises InputError after many in a row."""
-    logging.warning(
-        "step %d: loss %.4g, gradient norm %.4g: the update is left out; the batch held %s",
-        state.step + 1,
-        outcome.loss,
-        outcome.gradient_norm,
-        ", ".join(pieces),
-    )
-    if guard.skipped == MAX_SKIPPED:
-        newest = state.newest or "none yet"
+def load_start_weights(config: Config, model: keras.Model) -> None:
+    """Copies the weights of the run in `--start_from` into a model. Raises InputError if none of them fits."""
+    run = RunDir(PRETRAINED if config.start_from == "pretrained" else config.start_from)
+    n_copied = copy_weights(run.trained_model(), model)
+    if not n_copied:
         raise InputError(
-            f"training diverged: {MAX_SKIPPED} updates in a row were left out, the last at step {state.step + 1}. Last "
-            f"good checkpoint: {newest}. Lower --learning_rate or set --clip_norm=1, and give the same command again"
+            f"--start_from={config.start_from}: a {run.config().model} that shares no layer with this model; "
+            "use its --model and its --filters"
         )
-
-
-def _write_scalars(outcome, optimizer, reuse: ReuseController, state: State) -> None:
-    tf.summary.scalar("loss", outcome.loss, state.step)
-    tf.summary.scalar("gradient_norm", outcome.gradient_norm, state.step)
-    tf.summary.scalar("learning_rate", keras.ops.convert_to_numpy(optimizer.learning_rate), state.step)
-    tf.summary.scalar("reuse", state.reuse, state.step)
-    tf.summary.scalar("wait_share", reuse.wait_share, state.step)
-    tf.summary.scalar("memory_mb", peak_memory_mb(), state.step)
+    logging.info("%d of them copied from %s", n_copied, run.path)

@@ -1,9 +1,10 @@
-"""Scores a model on held-out excerpts while it trains, and shows them in TensorBoard."""
+"""Validation: scores of a model on held-out excerpts while it trains, also shown in TensorBoard."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -12,18 +13,18 @@ from data_gen.stems import StemSource
 from sourcesep import metrics
 from sourcesep.train.losses import Loss
 
-N_EXCERPTS = 8
-EXCERPT_S = 4.0
-N_SHOWN = 4  # of the excerpts in TensorBoard
+N_EXCERPTS = 8  # excerpts, each from another song
+EXCERPT_S = 4.0  # length of an excerpt, in seconds
+N_SHOWN = 4  # excerpts whose audio and spectrograms TensorBoard gets
 
 
 class Scores(NamedTuple):
-    """Of one validation.
+    """Scores from one validation.
 
     Attributes:
         loss: the training loss on the excerpts.
-        sdr_db: median SDR of each instrument over the excerpts that it plays in; only those that play in any.
-        residual_dbfs: mean level of each instrument's estimate where it is silent and others play; likewise.
+        sdr_db: median SDR by stem, over the excerpts in which the stem sounds; stems that never sound are missing.
+        residual_dbfs: mean level by stem of the estimate where the stem is silent and others sound; likewise.
     """
 
     loss: float
@@ -49,11 +50,12 @@ class Excerpts:
         self._excerpts = [(excerpt.mixture[None], excerpt.stems[None]) for excerpt in excerpts]
         self._shown_before = False
 
-    def score(self, model, loss_function: Loss) -> tuple[Scores, list[np.ndarray]]:
-        """The scores of a model, and its estimates [1, time, instrument] of each excerpt."""
+    def score(self, model: keras.Model, loss_function: Loss) -> tuple[Scores, list[np.ndarray]]:
+        """Returns the scores of a model, and its estimates float32 [1, time, stem] of each excerpt."""
         estimates = [model(mixture, training=False).numpy() for mixture, _ in self._excerpts]
         losses = [float(loss_function(stems, e)) for (_, stems), e in zip(self._excerpts, estimates)]
-        sdr_db, residual_dbfs = {}, {}
+        sdr_db: dict[str, float] = {}
+        residual_dbfs: dict[str, float] = {}
         for i, name in enumerate(self.names):
             scores = [
                 metrics.score_stem(stems[0, :, i], e[0, :, i], mixture[0, :, 0], self.sample_rate)
@@ -66,7 +68,7 @@ class Excerpts:
         return Scores(float(np.mean(losses)), sdr_db, residual_dbfs), estimates
 
     def show(self, scores: Scores, estimates: list[np.ndarray], step: int) -> None:
-        """Writes scores, audio and spectrograms of some excerpts to TensorBoard's default writer."""
+        """Writes the scores, and audio and spectrograms of N_SHOWN excerpts, to TensorBoard's default writer."""
         from sourcesep import plots  # matplotlib takes half a second to import
 
         tf.summary.scalar("validation/loss", scores.loss, step)
@@ -78,8 +80,8 @@ class Excerpts:
             references = {f"{name}, original": stems[0, :, i] for i, name in enumerate(self.names)}
             picture = plots.spectrograms_image([waveforms, references], self.sample_rate)
             tf.summary.image(f"excerpt{number}", picture[None], step)
-            heard = {"mixture": mixture[0, :, 0], **references} if not self._shown_before else {}
-            for name, waveform in {**heard, **waveforms}.items():
+            originals = {} if self._shown_before else {"mixture": mixture[0, :, 0], **references}
+            for name, waveform in {**originals, **waveforms}.items():
                 clip = waveform[None, :, None]
                 tf.summary.audio(f"excerpt{number}/{name.replace(', ', '/')}", clip, self.sample_rate, step)
         self._shown_before = True

@@ -1,5 +1,5 @@
 "use strict";
-// Every track of a song plays at once, in step; what is heard is a matter of gains.
+// All tracks of a song play at once, synchronised; gains of 0 or 1 choose the ones that sound.
 (() => {
   let context = null;
   let playing = null;
@@ -42,7 +42,7 @@
       return button !== null && button.getAttribute("aria-pressed") === "true";
     }
 
-    isHeard(track) {
+    isAudible(track) {
       const bank = this.root.querySelector("input[type=radio]:checked").value;
       if (track.bank !== bank) return false;
       if (bank === "mixture") return true;
@@ -52,9 +52,9 @@
 
     mix() {
       for (const track of this.tracks) {
-        const heard = this.isHeard(track);
-        track.picture.classList.toggle("unheard", !heard);
-        if (track.gain) track.gain.gain.setTargetAtTime(heard ? 1 : 0, context.currentTime, 0.01);
+        const audible = this.isAudible(track);
+        track.picture.classList.toggle("inaudible", !audible);
+        if (track.gain) track.gain.gain.setTargetAtTime(audible ? 1 : 0, context.currentTime, 0.01);
       }
     }
 
@@ -71,7 +71,7 @@
           track.buffer = track.buffer || (await decode(track.picture.dataset.audio));
         })
       );
-      if (playing !== this) return; // paused, or another song begun, while this one was decoded
+      if (playing !== this) return; // the user paused, or started another song, during decoding
       this.start();
       this.follow();
     }
@@ -80,7 +80,7 @@
       this.began = context.currentTime + 0.02;
       this.from = this.at;
       for (const track of this.tracks) {
-        track.gain = new GainNode(context, { gain: this.isHeard(track) ? 1 : 0 });
+        track.gain = new GainNode(context, { gain: this.isAudible(track) ? 1 : 0 });
         track.source = new AudioBufferSourceNode(context, { buffer: track.buffer, loop: true, loopEnd: this.length });
         track.source.connect(track.gain).connect(this.output);
         track.source.start(this.began, this.at);

@@ -1,0 +1,50 @@
+"""Reads what a training run left in its folder: losses, training time, number of parameters."""
+
+from __future__ import annotations
+
+import json
+import logging as python_logging
+import pathlib
+
+_PAUSE_FACTOR = 10  # a gap between two logged losses that is this many times longer than usual was a pause
+
+
+def read_losses(run_dir: pathlib.Path) -> list[tuple[float, int, float]]:
+    """Returns (time in seconds, step, loss) for every loss that a run logged for TensorBoard, by step."""
+    if not list(run_dir.glob("events.out.tfevents*")):
+        return []
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.util.tensor_util import make_ndarray
+
+    python_logging.getLogger("tensorboard").setLevel("WARNING")  # otherwise it logs each time it reads the folder
+    events = EventAccumulator(str(run_dir), size_guidance={"tensors": 0}).Reload()
+    if "loss" not in events.Tags()["tensors"]:
+        return []
+    return sorted(
+        ((event.wall_time, event.step, float(make_ndarray(event.tensor_proto))) for event in events.Tensors("loss")),
+        key=lambda point: point[1],
+    )
+
+
+def training_time_s(points: list[tuple[float, int, float]]) -> float:
+    """Computes the seconds of training from the times of the losses, without the pauses of an interrupted run.
+
+    Args:
+        points: as `read_losses` returns them.
+    """
+    gaps = [later[0] - earlier[0] for earlier, later in zip(points, points[1:])]
+    usual = sorted(gaps)[len(gaps) // 2] if gaps else 0.0
+    # One usual gap is added for the time before the first loss.
+    return usual + sum(gap if gap < _PAUSE_FACTOR * usual else usual for gap in gaps)
+
+
+def count_parameters(run_dir: pathlib.Path) -> int:
+    """Returns the number of weights in a run's best.weights.h5, or the number in peer.json for a peer's run."""
+    if (run_dir / "peer.json").exists():
+        return json.loads((run_dir / "peer.json").read_text())["parameters"]
+    import h5py
+
+    sizes = []
+    with h5py.File(run_dir / "best.weights.h5") as file:
+        file.visititems(lambda _, item: sizes.append(item.size) if isinstance(item, h5py.Dataset) else None)
+    return int(sum(sizes))

@@ -1,0 +1,235 @@
+"""What can be scored: held-out songs of a run's source, recorded stems, and finished separations.
+
+Each `list_...` function returns `LazySong`s: a name and a function that loads the song. Songs are loaded one at a time;
+one that fails to load is reported by name.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import functools
+import os
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from absl import logging
+
+from data_gen import InputError
+from data_gen.corpus import Corpus, MidiCorpus
+from data_gen.instruments import parse_instruments
+from data_gen.played import PlayedStems
+from data_gen.songs import SAME_SONG
+from data_gen.stems import OTHER
+from sourcesep.config import Config
+from sourcesep.evaluate import recordings
+from sourcesep.separate.inputs import PlayedSong
+from sourcesep.sources import list_soundfonts, open_played
+
+RECORDED, FINISHED = "recorded stems", "finished separation"  # conditions, see LazySong
+
+
+class Song(NamedTuple):
+    """A mixture whose stems are known.
+
+    Attributes:
+        sample_rate: in Hz.
+        mixture: float32 [time, channel].
+        references: the clean stem for each stem of the model that can be scored, float32 [time, channel].
+        estimates: stems separated before, by name, of any length; empty if they are still to be made.
+        notes: what a reader of the scores has to know.
+    """
+
+    sample_rate: int
+    mixture: np.ndarray
+    references: Mapping[str, np.ndarray]
+    estimates: Mapping[str, np.ndarray] = {}
+    notes: tuple[str, ...] = ()
+
+
+class LazySong(NamedTuple):
+    """A song that has not been loaded yet.
+
+    Attributes:
+        name: of the song.
+        condition: what it has in common with the songs that its scores are averaged with.
+        load: returns the Song; raises InputError or RenderError.
+    """
+
+    name: str
+    condition: str
+    load: Callable[[], Song]
+
+
+# ---- Held-out songs, played through SoundFonts ----------------------------------------------------------------------
+def list_held_out(
+    config: Config, midi_dir: str, soundfonts: Sequence[str], n_songs: int, seconds: float
+) -> list[LazySong]:
+    """Lists songs that were not used in training, each through every SoundFont.
+
+    Args:
+        config: of the run.
+        midi_dir: a folder of MIDI files other than the run's, from which copies of the songs used in training are left
+            out; empty for the test split of the run's own songs.
+        soundfonts: paths; empty for those of the run.
+        n_songs: the largest number of songs. The same songs are listed every time; a smaller number gives the first.
+        seconds: length of the middle part of each that is scored; 0 for the whole song.
+
+    Raises InputError if there are no such songs, or a SoundFont is missing.
+    """
+    trained_with = list_soundfonts(config)
+    corpus, held_out = _list_unused(config, midi_dir)
+
+    @functools.lru_cache(maxsize=1)  # songs are listed SoundFont by SoundFont: each is loaded once, and then released
+    def open_player(soundfont: str) -> PlayedStems:
+        return PlayedStems(corpus, parse_instruments(config.instruments), (soundfont,), config.sample_rate)
+
+    def load(soundfont: str, split: str, index: int) -> Song:
+        source = open_player(soundfont)
+        played = PlayedSong(source.load(split, index), source, config, config.stem_names, seconds)
+        stems = {name: played.references[:, :, i] for i, name in enumerate(config.stem_names)}
+        return Song(played.sample_rate, played.mixture, stems)
+
+    songs = []
+    for soundfont in soundfonts or trained_with:
+        if not os.path.isfile(soundfont):
+            raise InputError(f"no such SoundFont: {soundfont}")
+        heard = "" if any(_is_same_soundfont(soundfont, other) for other in trained_with) else "not "
+        condition = f"{os.path.basename(soundfont)} ({heard}heard in training)"
+        for split, index in held_out[:n_songs]:
+            name = os.path.relpath(corpus.name(split, index), midi_dir or config.midi_dir or ".")
+            songs.append(LazySong(name, condition, functools.partial(load, soundfont, split, index)))
+    return songs
+
+
+def _list_unused(config: Config, midi_dir: str) -> tuple[Corpus, list[tuple[str, int]]]:
+    """Returns a corpus, and (split, index) of each of its songs that was not used in training."""
+    is_own = not midi_dir or (config.midi_dir and os.path.realpath(midi_dir) == os.path.realpath(config.midi_dir))
+    if is_own:
+        own = open_played(config, config.midi_dir).corpus
+        if not own.size("test"):
+            raise InputError(f"{config.midi_dir}: too few songs to have kept one for a test; name another --midi_dir")
+        return own, [("test", index) for index in range(own.size("test"))]
+    corpus = MidiCorpus(midi_dir, parse_instruments(config.instruments), config.require)
+    used = _read_used_signatures(config)
+    songs = [(split, index) for split, entries in corpus.splits.items() for index in range(len(entries))]
+    # The test split comes first, so that runs trained on other folders are scored on the same songs. Within a split
+    # the order is that of the songs' numbers, which are hashes: as good as random.
+    songs.sort(key=lambda song: (song[0] != "test", corpus.splits[song[0]][song[1]].song))
+    unused = [(split, index) for split, index in songs if not _is_among(corpus.splits[split][index].signature, used)]
+    n_used = len(songs) - len(unused)
+    logging.info("%s: %d songs, of which %d were used in training and are left out", midi_dir, len(songs), n_used)
+    if not unused:
+        raise InputError(f"--midi_dir={midi_dir}: every song in it was used in training; name another folder")
+    return corpus, unused
+
+
+def _read_used_signatures(config: Config) -> np.ndarray:
+    """Returns the music signatures [song, place] of what a run was trained or validated on; empty if not MIDI files."""
+    if not config.midi_dir:
+        return np.zeros((0, 0))
+    try:
+        corpus = MidiCorpus(config.midi_dir, parse_instruments(config.instruments), config.require)
+    except InputError as error:
+        logging.warning("cannot find out which of these songs were used in training: %s", error)
+        return np.zeros((0, 0))
+    return np.array([entry.signature for split in ("train", "validation") for entry in corpus.splits[split]])
+
+
+def _is_among(signature: tuple[int, ...], others: np.ndarray) -> bool:
+    """Returns whether one of the signatures `others` [song, place] belongs to the same song."""
+    return bool(others.size and (others == np.array(signature)).mean(axis=1).max() >= SAME_SONG)
+
+
+def _is_same_soundfont(one: str, other: str) -> bool:
+    """Compares two SoundFonts by content if both files exist, else by name."""
+    if os.path.isfile(one) and os.path.isfile(other):
+        return filecmp.cmp(one, other, shallow=False)
+    return os.path.basename(one) == os.path.basename(other)
+
+
+# ---- Recorded stems -------------------------------------------------------------------------------------------------
+def list_recorded(config: Config, stems_dir: str, n_songs: int, seconds: float) -> list[LazySong]:
+    """Lists the songs of a folder of recorded stems, see `recordings`; other arguments as in `list_held_out`.
+
+    Raises InputError if the folder is missing or holds no song.
+    """
+    folders = recordings.find_songs(stems_dir)[:n_songs]
+    return [
+        LazySong(
+            os.path.relpath(folder, stems_dir) if folder != pathlib.Path(stems_dir) else folder.name,
+            RECORDED,
+            functools.partial(_load_recorded, config, folder, seconds),
+        )
+        for folder in folders
+    ]
+
+
+def _load_recorded(config: Config, folder: pathlib.Path, seconds: float) -> Song:
+    """Loads a recorded song as the run's model expects it.
+
+    The mixture is the sum of the stems that belong to the run's instruments, since a model that was trained on these
+    only is not made for others. For a model with a stem for all other sounds, it is the sum of all stems.
+    """
+    instruments = parse_instruments(config.instruments)
+    song = recordings.open_song(folder, instruments)
+    rest = [path for paths in song.others.values() for path in paths]
+    if not song.stems and not (config.other and rest):
+        raise InputError(
+            f"{folder}: none of its stems ({', '.join(song.others) or 'none'}) belongs to the run's instruments "
+            f"({', '.join(i.name for i in instruments)}); name files after these, e.g. {instruments[0].name}.wav"
+        )
+    paths = [path for files in song.stems.values() for path in files] + (rest if config.other else [])
+    audio = recordings.Reader(paths, seconds)
+    stems = {name: audio.total(song.stems.get(name, ())) for name in config.targets}
+    mixture = audio.total(paths)
+    references = dict(stems)
+    notes = []
+    if config.other:
+        references[OTHER] = mixture - sum(stems.values())
+        if rest and not song.is_labelled:
+            # The content of a stem called "other" is not known, so an instrument without a stem may play in it.
+            unknown = [name for name in stems if name not in song.stems]
+            if unknown:
+                references = {name: stems[name] for name in stems if name in song.stems}
+                notes.append(f"not scored, as they may sound in {', '.join(song.others)}: {', '.join(unknown)}")
+    elif rest:
+        notes.append(f"not in the mixture: {', '.join(song.others)}")
+    return Song(audio.sample_rate, mixture, references, notes=tuple(notes))
+
+
+# ---- Finished separations -------------------------------------------------------------------------------------------
+def list_finished(references_dir: str, estimates_dir: str, n_songs: int, seconds: float) -> list[LazySong]:
+    """Lists stems that were separated before, with their references: one song, or a folder of songs in each folder.
+
+    The mixture is the file of that name (mixture.wav, mix.wav) among the estimates or the references, or else the sum
+    of the references. `n_songs` and `seconds` are as in `list_held_out`.
+
+    Raises InputError if a folder is missing or holds no sound files.
+    """
+    folders = recordings.find_songs(references_dir)[:n_songs]
+    songs = []
+    for folder in folders:
+        place = folder.relative_to(references_dir)
+        name = str(place) if place.parts else pathlib.Path(estimates_dir).resolve().name
+        estimates = pathlib.Path(estimates_dir, place)
+        songs.append(LazySong(name, FINISHED, functools.partial(_load_finished, folder, estimates, seconds)))
+    return songs
+
+
+def _load_finished(references: pathlib.Path, estimates: pathlib.Path, seconds: float) -> Song:
+    stems, mixture = recordings.list_sound_files(references)
+    separated, given = recordings.list_sound_files(estimates)
+    for name in stems:
+        if name not in separated:
+            raise InputError(f"{estimates}: holds no estimate for {stems[name]}; name it {name}.wav")
+    mixtures = [path for path in (given, mixture) if path]
+    audio = recordings.Reader([*stems.values(), *mixtures[:1]], seconds)
+    return Song(
+        audio.sample_rate,
+        audio.total(mixtures[:1] or list(stems.values())),
+        {name: audio.total([path]) for name, path in stems.items()},
+        {name: audio.read(separated[name]) for name in stems},
+        () if mixtures else ("the mixture is the sum of the references",),
+    )

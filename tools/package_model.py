@@ -1,0 +1,177 @@
+"""Makes a run's model the one in the package, with its card: `python tools/package_model.py --run_dir=runs/pretrained`.
+
+Run evaluate.py on the run first, with the SoundFonts of its training and others: the card shows these scores.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import sys
+from typing import Any
+
+import h5py
+import numpy as np
+from absl import app, flags
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from benchmarks.machine import processor  # noqa: E402
+from benchmarks.runs import count_parameters, read_losses, training_time_s  # noqa: E402
+from data_gen import InputError  # noqa: E402
+from data_gen.files import replacing  # noqa: E402
+from sourcesep.config import Config  # noqa: E402
+from sourcesep.evaluate.scores import CONSTANT, IDEAL, MIXTURE, MODEL  # noqa: E402
+from sourcesep.models.settings import as_flag  # noqa: E402
+from sourcesep.run_dir import PRETRAINED, RunDir  # noqa: E402
+from sourcesep.sources import list_soundfonts, open_played  # noqa: E402
+
+MAX_BYTES = 10_000_000  # largest file of weights in the package
+SOUNDS = {  # licences of the SoundFonts with which models in the package may have been trained
+    "FluidR3_GM.sf2": "FluidR3_GM.sf2 (Frank Wen) is under the MIT licence",
+    "MuseScore_General_Full.sf2": "MuseScore_General_Full.sf2 (S. Christian Collins and others) is under the MIT"
+    " licence, parts of it in the public domain or CC0",
+}
+COMMANDS = "## The commands that trained it, in their order\n\n"
+
+CARD = """# The model in the package
+
+Splits a recording into {outputs}.
+`sourcesep_separate song.wav` uses it, and `Separator.from_run()` in Python. This folder is a run directory, so that
+export.py takes it too.
+
+- **Network**: {config.model}, {n_parameters:,} parameters, stored as float16. It works at {config.sample_rate:,} Hz, so
+  that stems contain nothing above {nyquist:,} Hz.
+- **Data**: {n_songs} openly licensed MIDI files (songs of games: Freedoom, Simutrans, EasyRPG and others, under BSD,
+  Artistic, CC-BY, CC0 and zlib licences; none is included here), played through
+  {soundfonts}. No recordings were used.
+- **Sounds**: {sounds}.
+- **Licence** of the weights: MIT, like the package.
+- **Training**: batches of {config.batch_size} chunks of {config.chunk_ms:g} ms, loss {config.loss}; steps and
+  minutes are at the end of this page.
+- **Limits**: it was trained on synthesised instruments only, without recordings, voices, effects or mastering. Sounds
+  that were not in its training end up in the stem of other, or in the stem that they resemble.
+
+## Scores
+
+Medians over {n_test} songs that were kept out of training, of the SDR in dB while the instrument plays. Silence scores
+0 dB, so a stem near that is worth little. In brackets: the mean level in dBFS of what a stem contains while its
+instrument rests, which should be low. "constant" is the mixture at the level that scores best; the ideal ratio mask is
+the best that a mask on the spectrogram can do, computed from the true stems. From
+
+    python {command}
+
+{table}
+
+{commands}"""
+SITTING = """{config.steps:,} steps in {minutes:.0f} minutes, {processor}:
+
+    python train.py {training}
+"""
+
+
+def make_card(config: Config, run: RunDir, scored: dict[str, Any], before: str) -> str:
+    """Returns the card, README.md in the folder of the model.
+
+    Args:
+        config: of the run.
+        run: the run.
+        scored: the metrics.json of evaluate.py.
+        before: the card of the model that is in the package now. If the run started from that model, the commands in
+            its card are kept, and that of the run is added.
+
+    Raises InputError if the licence of a SoundFont is not in SOUNDS.
+    """
+    lines = [f"| | {' | '.join(config.stem_names)} |"]
+    lines.append("|---" * (1 + len(config.stem_names)) + "|")
+    for condition, instruments in scored["summary"].items():
+        for row in (MODEL, MIXTURE, CONSTANT, IDEAL):
+            cells = [_cell(instruments[name][row]) for name in config.stem_names]
+            lines.append(f"| {condition}: {row} | {' | '.join(cells)} |")
+    n_songs = open_played(config, config.midi_dir).size("train")
+    fonts = [pathlib.Path(path).name for path in list_soundfonts(config)]
+    if unknown := [font for font in fonts if font not in SOUNDS]:
+        raise InputError(f"{', '.join(unknown)}: unknown licence; add it to SOUNDS in tools/package_model.py")
+    sitting = SITTING.format(
+        config=config,
+        minutes=training_time_s(read_losses(run.path)) / 60,
+        processor=processor(),
+        training=" ".join(_flags(dataclasses.replace(config, midi_dir="MIDI", soundfonts=tuple(fonts)))),
+    )
+    commands = list_commands(before if config.start_from == "pretrained" else "", sitting)
+    heard = [font for font in SOUNDS if font in commands]  # in earlier trainings too
+    return CARD.format(
+        config=config,
+        outputs=", ".join(config.stem_names),
+        nyquist=config.sample_rate // 2,
+        n_parameters=count_parameters(run.path),
+        n_songs=n_songs,
+        n_test=len({piece["name"] for piece in scored["pieces"]}),
+        soundfonts=" and ".join(heard),
+        sounds="; ".join(SOUNDS[font] for font in heard),
+        command=scored["command"],
+        table="\n".join(lines),
+        commands=commands,
+    )
+
+
+def list_commands(before: str, sitting: str) -> str:
+    """Returns the section of a card that lists the trainings in the card `before`, and then `sitting`."""
+    earlier = before.partition(COMMANDS)[2].partition(sitting)[0].rstrip()
+    return COMMANDS + (f"{earlier}\n\n{sitting}" if earlier else sitting)
+
+
+def _flags(config: Config) -> list[str]:
+    """Returns the flags of train.py that give a Config, without those that have their default."""
+    defaults = {name: field.default for name, field in config.setting_fields().items()}
+    changed = {name: value for name, value in config.values().items() if value != defaults[name]}
+    return [f"--{name}" if value is True else f"--{name}={as_flag(value)}" for name, value in changed.items()]
+
+
+def _cell(scores: dict[str, Any]) -> str:
+    """Returns the median SDR, and in brackets the mean level of what is left while the instrument rests."""
+    sdr_db, residual_dbfs = scores["sdr_db"]["median"], scores["residual_dbfs"]["mean"]
+    rests = "" if residual_dbfs is None else f" ({residual_dbfs:.0f})"
+    return "–" if sdr_db is None else f"{sdr_db:.1f}{rests}"
+
+
+def pack_weights(source: pathlib.Path, target: pathlib.Path) -> None:
+    """Copies a file of Keras weights, with its arrays as float16, compressed, and with checksums."""
+    kept = {"dtype": np.float16, "compression": "gzip", "shuffle": True, "fletcher32": True}
+    with h5py.File(source) as file, h5py.File(target, "w") as packed:
+
+        def copy(name: str, item: h5py.Dataset | h5py.Group) -> None:
+            if isinstance(item, h5py.Dataset):
+                packed.create_dataset(name, data=item[()], **kept)
+            else:
+                packed.require_group(name).attrs.update(item.attrs)
+
+        file.visititems(copy)
+
+
+def main(_) -> int:
+    """Writes the folder of the model in the package; returns the exit status."""
+    run = RunDir(flags.FLAGS.run_dir)
+    try:
+        config = run.config()
+        run.check_weights()
+        scored = json.loads((run.path / "evaluation" / "metrics.json").read_text())
+        card = make_card(config, run, scored, (PRETRAINED / "README.md").read_text())
+        with replacing(RunDir(PRETRAINED).weights) as partial:
+            pack_weights(run.weights, partial)
+            if partial.stat().st_size > MAX_BYTES:
+                raise InputError(f"{run.weights}: over {MAX_BYTES / 1e6:.0f} MB when packed")
+    except (InputError, OSError) as error:
+        print(f"package_model.py: {error}", file=sys.stderr)
+        return 1
+    # Users do not have this machine's folders, and a run cannot start from itself.
+    kept = dataclasses.replace(config, midi_dir="", soundfonts=(), start_from="")
+    (PRETRAINED / "config.json").write_text(kept.to_json())
+    (PRETRAINED / "README.md").write_text(card)
+    return 0
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("run_dir", "runs/pretrained", "Folder of the run.")
+    app.run(main)
