@@ -62,14 +62,14 @@ def ports(tracks: Sequence[list[Message]]) -> list[list[int]]:
     """
     devices: dict[bytes, int] = {}  # name -> number, in order of appearance
     keys_of_tracks = []  # [track][message] (device, port)
-    used = set()
+    used: set[tuple[int, int]] = set()  # keys of channel messages
     for track in tracks:
         named = [(m[2], m[3]) for m in track if m[1] == META and m[2] in (PORT, DEVICE_NAME) and m[3]]
         for kind, content in named:
             if kind == DEVICE_NAME:
                 devices.setdefault(content, len(devices))
         first = dict(reversed(named))
-        key = devices.get(first.get(DEVICE_NAME), 0), first.get(PORT, b"\0")[0]
+        key = devices.get(first.get(DEVICE_NAME, b""), 0), first.get(PORT, b"\0")[0]
         keys = [key] * len(track)
         if len(named) > len(first):  # another port or device follows in the same track
             for i, (_, status, number, content) in enumerate(track):
@@ -101,7 +101,7 @@ class Channels:
         voices: [channel] (SoundFont bank, program) that a note struck now is played by.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.voices = [(DRUM_BANK if i % 16 == DRUM_CHANNEL else 0, 0) for i in range(16 * MAX_PORTS)]
         self._mode = ""
         self._used: dict[int, _Channel] = {}  # channels with messages since the last reset

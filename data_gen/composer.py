@@ -66,7 +66,9 @@ class Chord(NamedTuple):
 @functools.lru_cache(maxsize=4096)
 def _chord(symbol: str, tonic: int, mode: str) -> tuple:
     """Returns the fields root, tones and scale of a Chord."""
-    accidental, numeral, suffix = re.fullmatch(r"([b#]?)([iIvV]+)(.*)", symbol).groups()
+    match = re.fullmatch(r"([b#]?)([iIvV]+)(.*)", symbol)
+    assert match, symbol
+    accidental, numeral, suffix = match.groups()
     root = tonic + NUMERALS[numeral.lower()] + {"b": -1, "": 0, "#": 1}[accidental]
     tones = {(root + int(n)) % 12 for n in CHORDS["m" * numeral.islower() + suffix].split()}
     key = {(tonic + int(n)) % 12 for n in mode.split()}
@@ -171,6 +173,7 @@ class Section:
         """Composes chords in a rhythm: pads, comping, strums, stabs, power chords, tremolo, and single hits."""
         rng = self.rng
         rhythms, voicings = CHORD_ROLES[role]
+        strokes: list[tuple[float, float, int, Chord]]
         kind = rng.choice(voicings.split())
         if role == "pad" and rng.random() < 0.7:
             strokes = [(chord.start, chord.length, 0, chord) for chord in self.chords]
@@ -254,7 +257,7 @@ class Section:
                 notes.append((i * self.bar + start, length, pitch, accent))
         if rng.random() < 0.25:  # in octaves or thirds
             shift = rng.choice((12, -12, 3, 4))
-            notes += [(s, n, p + shift, a - 0.5) for s, n, p, a in notes]
+            return notes + [(s, n, p + shift, a - 0.5) for s, n, p, a in notes]
         return notes
 
     def drums(self, kit: dict[str, int], light: bool) -> list:
@@ -270,7 +273,7 @@ class Section:
         swap = {"h": rng.choice("hhhhhdpm"), "d": rng.choice("ddddh")}
         length = rng.choice((0.5, 1, 1, 2, 4))
         fill = 0 if light else rng.choice((0, 0, 4, 6, 8, bar))  # steps
-        notes = []
+        notes: list[tuple[float, float, int, float]] = []
         for letter, rhythm in lanes:
             strokes = _strokes(rhythm if len(rhythm) != 12 else rhythm + rhythm[:4], bar)  # not triplets
             key = kit[swap.get(letter, letter)]
@@ -388,7 +391,8 @@ def _is_minor(progression: str) -> bool:
 
 def _form(rng: random.Random, n_bars: float, long: int) -> list[tuple[str, int]]:
     """Returns sections (letter, bars): a form, repeated and cut to `n_bars`, often with a last bar of one chord (Z)."""
-    letters, left, form = rng.choice(FORMS), round(n_bars), []
+    letters, left = rng.choice(FORMS), round(n_bars)
+    form: list[tuple[str, int]] = []
     while left > 0:
         for letter in letters.replace("I", "") if form else letters:
             bars = max(4, long // 2) if letter == "I" else long
@@ -458,7 +462,9 @@ def _sketch(section: Section, part: Part, kit: dict, leads: bool, letter: str) -
     return np.array(notes, float), section.controls(part, role, notes), program
 
 
-def _clock(rng: random.Random, noise, style: Style, step_s: float, bars: int, metre: str) -> Callable:
+def _clock(
+    rng: random.Random, noise: np.random.Generator, style: Style, step_s: float, bars: int, metre: str
+) -> Callable[[np.ndarray], np.ndarray]:
     """Returns a function from steps to seconds, with swing, a tempo that varies by bar and some ritardandos."""
     bar, beat = METRES[metre]
     bar_s = step_s * bar * (1 + noise.normal(0, rng.choice((0, 0, 0.004, 0.012)), bars + 1))
@@ -480,7 +486,14 @@ def _clock(rng: random.Random, noise, style: Style, step_s: float, bars: int, me
     return seconds
 
 
-def _perform(rng: random.Random, noise, parts: list[Part], notes: np.ndarray, controls: np.ndarray, seconds) -> list:
+def _perform(
+    rng: random.Random,
+    noise: np.random.Generator,
+    parts: list[Part],
+    notes: np.ndarray,
+    controls: np.ndarray,
+    seconds: Callable[[np.ndarray], np.ndarray],
+) -> list[tuple]:
     """Gives the notes the timing and the velocities of human players.
 
     `notes` [note, (start, length, pitch, accent, part, program, energy)] and

@@ -11,6 +11,7 @@ takes seven times as long; symusic keeps neither system exclusive messages, nor 
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from data_gen import InputError
 
@@ -21,7 +22,7 @@ MAX_MESSAGES = 500_000  # in all tracks; the longest songs have a tenth of it, a
 META, SYSTEM_EXCLUSIVE = 0xFF, 0xF0
 END_OF_TRACK, SET_TEMPO, PORT, DEVICE_NAME = 0x2F, 0x51, 0x21, 0x09  # types of meta events; the last two are of RP-019
 
-Message = tuple[int, int, int, "int | bytes"]
+Message = tuple[int, int, int, Any]
 """(tick, status, number, value).
 
 A channel message has its status byte, 0x80 to 0xEF, and two data bytes (one of them 0 for messages that have one). A

@@ -166,7 +166,7 @@ class Family(NamedTuple):
 
 
 FAMILIES = {
-    name: Family(*map(int, pitches.split()), float(activity), tuple(roles.split()))
+    name: Family(int(pitches.split()[0]), int(pitches.split()[1]), float(activity), tuple(roles.split()))
     for name, (pitches, activity, roles) in _table("""
 piano | 28 98 | 0.95 | comp comp comp comp arp arp arp melody melody stride stride pad pad riff bass
 mallets | 45 96 | 0.45 | melody melody melody arp arp arp riff riff comp hits
