@@ -320,9 +320,9 @@ def ideal_ratio_mask(mixture: np.ndarray, references: Sequence[np.ndarray]) -> I
 
 def finite_median(values: npt.ArrayLike) -> float:
     """Computes the median of the values that are finite; NaN if none is."""
-    values = np.asarray(values, np.float64)
-    values = values[np.isfinite(values)]
-    return float(np.median(values)) if len(values) else float("nan")
+    numbers = np.asarray(values, np.float64)
+    numbers = numbers[np.isfinite(numbers)]
+    return float(np.median(numbers)) if len(numbers) else float("nan")
 
 
 def bootstrap_interval(

@@ -23,8 +23,8 @@ from data_gen import InputError  # noqa: E402
 from data_gen.files import replacing  # noqa: E402
 from sourcesep.config import Config  # noqa: E402
 from sourcesep.evaluate.scores import CONSTANT, IDEAL, MIXTURE, MODEL  # noqa: E402
+from sourcesep.models.settings import as_flag  # noqa: E402
 from sourcesep.run_dir import PRETRAINED, RunDir  # noqa: E402
-from sourcesep.settings import as_flag  # noqa: E402
 from sourcesep.sources import list_soundfonts, open_played  # noqa: E402
 
 MAX_BYTES = 10_000_000  # largest file of weights in the package
