@@ -1,4 +1,4 @@
-"""What all commands do with an InputError: one line on standard error, and exit status 1."""
+"""What all commands do with an error that the user has to know: one line on standard error, and exit status 1."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import os
 import sys
 from collections.abc import Callable
 
-from data_gen import InputError
+from data_gen import InputError, RenderError
 
 
 def exit_status(command: Callable[[list[str]], int | None], arguments: list[str]) -> int:
-    """Calls a command with its arguments; returns its exit status, which is 1 after an InputError."""
+    """Calls a command with its arguments; returns its exit status, which is 1 after an InputError or RenderError."""
     try:
         return command(arguments) or 0
-    except InputError as error:
+    except (InputError, RenderError) as error:
         print(f"{program()}: {error}", file=sys.stderr)
         return 1
 

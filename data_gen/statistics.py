@@ -6,13 +6,12 @@
 from __future__ import annotations
 
 import itertools
-import sys
 from collections.abc import Sequence
 
 import numpy as np
 from absl import app, flags
 
-from data_gen import InputError
+from data_gen.command import exit_status
 from data_gen.index import Entry, scan
 from data_gen.instruments import CANDIDATES, Instrument, parse_instruments
 
@@ -127,11 +126,7 @@ def report(midi_dir: str, wanted: Sequence[str], picture: str) -> str:
 
 def main(_: list[str]) -> int:
     """Prints the report. Returns the exit status."""
-    try:
-        print(report(flags.FLAGS.midi_dir, flags.FLAGS.instruments, flags.FLAGS.plot))
-    except InputError as error:
-        print(f"data_gen.statistics: {error}", file=sys.stderr)
-        return 1
+    print(report(flags.FLAGS.midi_dir, flags.FLAGS.instruments, flags.FLAGS.plot))
     return 0
 
 
@@ -139,4 +134,4 @@ if __name__ == "__main__":
     flags.DEFINE_string("midi_dir", None, "Folder of MIDI files, read recursively.", required=True)
     flags.DEFINE_list("instruments", ["drums", "piano", "strings", "bass"], "Count the pieces that hold all of these.")
     flags.DEFINE_string("plot", "corpus.png", "Picture of the distribution to write; empty for none.")
-    app.run(main)
+    app.run(lambda argv: exit_status(main, argv[1:]))

@@ -320,9 +320,9 @@ def ideal_ratio_mask(mixture: np.ndarray, references: Sequence[np.ndarray]) -> I
 
 def finite_median(values: npt.ArrayLike) -> float:
     """Computes the median of the values that are finite; NaN if none is."""
-    array = np.asarray(values, np.float64)
-    finite = array[np.isfinite(array)]
-    return float(np.median(finite)) if len(finite) else float("nan")
+    numbers = np.asarray(values, np.float64)
+    numbers = numbers[np.isfinite(numbers)]
+    return float(np.median(numbers)) if len(numbers) else float("nan")
 
 
 def bootstrap_interval(
@@ -339,12 +339,12 @@ def bootstrap_interval(
     Returns:
         (low, high); NaN for fewer than two values.
     """
-    array = np.asarray(values, np.float64)
-    if len(array) < 2:
+    values = np.asarray(values, np.float64)
+    if len(values) < 2:
         return float("nan"), float("nan")
     rng = np.random.default_rng(seed)
     low, high = scipy.stats.bootstrap(
-        (array,), statistic, n_resamples=RESAMPLES, confidence_level=confidence, method="percentile", random_state=rng
+        (values,), statistic, n_resamples=RESAMPLES, confidence_level=confidence, method="percentile", random_state=rng
     ).confidence_interval
     return float(low), float(high)
 

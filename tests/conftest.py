@@ -75,5 +75,5 @@ def real_midi():
     """The folder of real MIDI files, on machines that have it."""
     folder = ROOT.parent / "shared" / "midi"
     if not folder.is_dir():
-        pytest.skip("no folder of real MIDI files beside the checkout")
+        pytest.skip("no folder of real MIDI files next to the checkout")
     return folder

@@ -37,6 +37,8 @@ def main(output, n_shares, share, name):
     strategy = devices.make_strategy(config)
     with strategy.scope():
         stepper = training.make_stepper(config, make_loss("mae"))
+    # Adam divides each gradient by its size: without this, those near 0 would turn rounding errors into whole steps.
+    stepper.optimizer.epsilon = 1e-3
     rng = np.random.default_rng(0)
     losses = []
     for step in range(N_STEPS):

@@ -48,7 +48,7 @@ def test_the_loss_of_shares_is_the_mean_divergence_weighted_by_magnitude():
     assert float(losses.shares(STEMS, ESTIMATES)) == pytest.approx(np.mean(expected), rel=1e-4)
 
 
-def test_the_loss_of_shares_hears_a_note_in_the_wrong_stem_and_neither_phase_nor_level():
+def test_the_loss_of_shares_depends_on_which_stem_has_a_note_and_not_on_phase_or_level():
     assert float(losses.shares(STEMS, -STEMS)) == 0.0
     wrong = float(losses.shares(STEMS, STEMS[..., [1, 0, 2]]))
     assert wrong > 50 * float(losses.shares(STEMS, 0.5 * STEMS)) > 0

@@ -86,7 +86,7 @@ def test_while_training_an_instrument_is_present_if_it_sounds_within_the_chunk(c
     config = dataclasses.replace(config, conditioning="binary")
     stems = np.zeros((2, config.chunk_samples + 2 * config.context_samples, 2))
     stems[0, 300:] = [0.1, 1e-4]  # the second is 20 dB below the threshold
-    stems[1, : config.context_samples, 0] = 0.1  # in the context alone
+    stems[1, : config.context_samples, 0] = 0.1  # only in the context
     stems[1, 300:, 1] = 0.1
     (_, presences), _ = batch_of(config, stems)
     np.testing.assert_array_equal(presences, [[1, 0], [0, 1]])
@@ -102,16 +102,16 @@ def test_with_an_embedding_one_stem_is_drawn_for_each_example(config):
 
 
 @pytest.mark.parametrize("name", ["wavenet", "tasnet"])
-def test_what_the_model_is_told_reaches_every_block(config, name):
+def test_the_condition_reaches_every_block(config, name):
     config = conditioned(config, "binary", model=name)
     films = [layer for layer in build(config).layers if layer.name.endswith("film")]
     assert len(films) == config.network.stacks * config.network.blocks
     model = build(config)
     mixture = noise(1, 200, 1)
     scatter_weights(model)
-    both, one = (model([mixture, np.array([told])]).numpy() for told in ([1.0, 1.0], [1.0, 0.0]))
-    assert np.abs(both[..., 0] - one[..., 0]).max() > 1e-3  # what is told changes the stems of the others
-    assert not one[..., 1].any()  # and what is absent is silent
+    both, one = (model([mixture, np.array([presences])]).numpy() for presences in ([1.0, 1.0], [1.0, 0.0]))
+    assert np.abs(both[..., 0] - one[..., 0]).max() > 1e-3  # the presence of one changes the stem of the other
+    assert not one[..., 1].any()  # the stem of an absent instrument is silent
 
 
 def test_what_is_missing_from_the_mixture_is_shared_among_those_present(config):
@@ -124,7 +124,7 @@ def test_what_is_missing_from_the_mixture_is_shared_among_those_present(config):
 
 
 @pytest.mark.parametrize("conditioning", ["binary", "embedding"])
-def test_the_unconditioned_model_gives_the_stems_that_were_asked_for(config, conditioning):
+def test_the_unconditioned_model_gives_the_stems_that_are_wanted(config, conditioning):
     config = conditioned(config, conditioning, model="tasnet", instruments=("drums", "bass", "piano"), targets=())
     model = build(config)
     scatter_weights(model)
@@ -141,7 +141,7 @@ def test_the_unconditioned_model_gives_the_stems_that_were_asked_for(config, con
         unconditioned(model, config, ("harp",))
 
 
-def test_a_model_that_takes_no_advice_refuses_it(config):
+def test_a_model_without_conditioning_refuses_to_extract_some_of_its_stems(config):
     with pytest.raises(InputError, match="--conditioning=none"):
         unconditioned(build(config), config, ("bass",))
 

@@ -70,7 +70,7 @@ class SoundFile:
         if not audio.is_cut_off(self._file):
             return []
         read_s = self._file.tell() / self.sample_rate
-        return [f"{self._path} is cut off, says its header; the {read_s:.1f} s that are there were used"]
+        return [f"{self._path} is cut off: its header states more than the {read_s:.1f} s that were separated"]
 
     def close(self) -> None:
         """Closes the file."""
