@@ -35,6 +35,8 @@ setuptools.setup(
     package_data={"data_gen": ["py.typed"], "sourcesep": ["evaluate/templates/*", "pretrained/*", "py.typed"]},
     install_requires=[
         "absl-py",
+        "av>=13",  # decodes compressed sound files to their end
+        "filelock>=3.12",
         "h5py",
         "jinja2",
         "matplotlib",
@@ -46,6 +48,7 @@ setuptools.setup(
         "pyfluidsynth>=1.3,!=1.3.5,!=1.3.6",  # those two want pyaudio, which has to be compiled
         "pyyaml",
         "scipy",
+        "setuptools<82",  # for pkg_resources, which tensorboard imports: Python 3.12 and setuptools 82 come without it
         "soundfile>=0.12",
         "soxr>=0.5",
         "tensorboard",

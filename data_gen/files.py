@@ -1,11 +1,14 @@
-"""Writes files whole or not at all, and finds the cache folder."""
+"""Writes files whole or not at all, and walks through folders."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import pathlib
 from collections.abc import Iterator
+
+from absl import logging
 
 
 @contextlib.contextmanager
@@ -18,7 +21,9 @@ def replacing(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
         path: file to create or replace; its folder must exist.
     """
     path = pathlib.Path(path)
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")  # the suffix stays: some writers ask for theirs
+    # The suffixes stay, since some writers ask for theirs; the rest is short, since `path` may have the longest name
+    # that the file system takes.
+    partial = path.with_name(f".partial-{os.getpid()}-{short_name(path)}{''.join(path.suffixes[-2:])[-20:]}")
     try:
         yield partial
         os.replace(partial, path)
@@ -30,3 +35,55 @@ def write_atomically(path: str | pathlib.Path, data: bytes) -> None:
     """Writes a file so that it is there whole or not at all."""
     with replacing(path) as partial:
         partial.write_bytes(data)
+
+
+def short_name(path: str | os.PathLike[str]) -> str:
+    """Returns a name of 16 letters that stands for the name of a file, for temporary files."""
+    return hashlib.sha256(os.fsencode(os.path.basename(os.fspath(path)))).hexdigest()[:16]
+
+
+def expand(path: str) -> str:
+    """Returns a path that a user typed as an absolute one, with the home folder in place of ~; "" stays ""."""
+    return os.path.abspath(os.path.expanduser(path)) if path else ""
+
+
+def walk(folder: str | os.PathLike[str]) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Yields (path of a folder, names of its folders, names of its files) for a folder and all below it.
+
+    Links are followed, each folder and each file comes once, however many links lead to it, and links that lead back
+    come to an end. What is reached without a link comes first. Folders that cannot be read are logged and left out.
+    The caller may remove names of folders, which are then not entered. Names are sorted.
+    """
+    linked = [os.fspath(folder)]
+    entered: set[str] = set()
+    seen: set[str] = set()  # real paths of files
+
+    def visit(place: str) -> Iterator[tuple[str, list[str], list[str]]]:
+        real = os.path.realpath(place)
+        if real in entered:
+            return
+        entered.add(real)
+        try:
+            with os.scandir(place) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+        except OSError as error:
+            logging.warning("%s: cannot be read (%s)", place, error.strerror)
+            return
+        folders = [entry.name for entry in entries if os.path.isdir(entry.path)]
+        files = []
+        for entry in sorted(entries, key=lambda entry: entry.is_symlink()):
+            real_file = os.path.realpath(entry.path)
+            if os.path.exists(real_file) and not os.path.isdir(real_file) and real_file not in seen:
+                seen.add(real_file)
+                files.append(entry.name)
+        links = {entry.name for entry in entries if entry.is_symlink()}
+        yield place, folders, sorted(files)
+        for name in folders:
+            path = os.path.join(place, name)
+            if name in links:
+                linked.append(path)
+            else:
+                yield from visit(path)
+
+    while linked:
+        yield from visit(linked.pop(0))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -22,10 +23,11 @@ from typing import Any
 
 import numpy as np
 import platformdirs
+from absl import logging
 from tqdm import tqdm
 
 from data_gen import InputError, midi
-from data_gen.files import replacing, write_atomically
+from data_gen.files import replacing, walk, write_atomically
 from data_gen.instruments import DRUM_BANK, Instrument
 from data_gen.songs import music_signature, name_songs
 
@@ -76,7 +78,7 @@ def scan(midi_dir: str, progress: bool = True) -> list[Entry]:
     if not root.is_dir():
         raise InputError(f"--midi_dir={midi_dir}: no such folder")
     found = {}
-    for folder, _, files in os.walk(root, followlinks=True):
+    for folder, _, files in walk(root):
         for file in files:
             if file.lower().endswith(midi.SUFFIXES):
                 path = os.path.join(folder, file)
@@ -88,7 +90,7 @@ def scan(midi_dir: str, progress: bool = True) -> list[Entry]:
     if not found:
         raise InputError(f"--midi_dir={midi_dir}: holds no MIDI file (*.mid, *.midi, *.kar, *.rmi)")
 
-    index_path = _cache_dir() / f"index-{hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]}.json"
+    index_path = cache_dir() / f"index-{hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]}.json"
     known = {entry.path: entry for entry in _read_index(index_path)}
     fresh = {path: e for path, e in known.items() if found.get(path) == (e.size, e.mtime_ns)}
     todo = sorted(set(found) - set(fresh))
@@ -99,7 +101,7 @@ def scan(midi_dir: str, progress: bool = True) -> list[Entry]:
         songs = name_songs([entry.signature for entry in readable], [entry.song for entry in readable])
         fresh.update({entry.path: dataclasses.replace(entry, song=song) for entry, song in zip(readable, songs)})
         entries = [fresh[path] for path in sorted(fresh)]
-        write_atomically(index_path, json.dumps([INDEX_VERSION, [dataclasses.astuple(e) for e in entries]]).encode())
+        _write_index(index_path, entries)
         return entries
     return [fresh[path] for path in sorted(fresh)]
 
@@ -146,13 +148,23 @@ def _examine(job: tuple[str, str, int, int]) -> Entry:
     )
 
 
-def _cache_dir() -> pathlib.Path:
-    path = pathlib.Path(platformdirs.user_cache_dir("sourcesep", appauthor=False))
+def cache_dir() -> pathlib.Path:
+    """Returns the folder of the cache, which may not be there and may not be writable."""
+    return pathlib.Path(platformdirs.user_cache_dir("sourcesep", appauthor=False))
+
+
+def _write_index(path: pathlib.Path, entries: list[Entry]) -> None:
+    """Writes the index, which only saves time: an error is logged."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps([INDEX_VERSION, [dataclasses.astuple(entry) for entry in entries]]).encode())
     except OSError as error:
-        raise InputError(f"{path}: cannot keep the MIDI index there ({error.strerror}); set XDG_CACHE_HOME") from None
-    return path
+        logging.warning(
+            "%s: cannot be written to (%s), so MIDI files are read again each time; make room, change its permissions, "
+            "or set XDG_CACHE_HOME",
+            path.parent,
+            error.strerror,
+        )
 
 
 def _read_index(path: pathlib.Path) -> list[Entry]:
@@ -171,15 +183,16 @@ def _entry(*values: Any) -> Entry:
 
 
 def _piece_path(digest: str) -> pathlib.Path:
-    return _cache_dir() / f"events-{INDEX_VERSION}" / digest[:2] / f"{digest}.npz"
+    return cache_dir() / f"events-{INDEX_VERSION}" / digest[:2] / f"{digest}.npz"
 
 
 def _store(digest: str, piece: midi.Piece) -> None:
     path = _piece_path(digest)
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as partial:
-            np.savez_compressed(partial, events=piece.events)
+    with contextlib.suppress(OSError):  # `scan` says when the cache cannot be written to
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as partial:
+                np.savez_compressed(partial, events=piece.events)
 
 
 @functools.lru_cache(maxsize=256)

@@ -15,6 +15,7 @@ from typing import Any
 from absl import flags
 
 from data_gen import InputError
+from data_gen.files import expand
 from data_gen.instruments import CANDIDATES, name_of
 from data_gen.stems import OTHER
 from data_gen.variation import Variation
@@ -421,7 +422,18 @@ class Config:
         for name, fields in _fields_of_models().items():
             if flag_values[name].value is not None:  # unset stands for the default of the model
                 values[name] = from_flag(next(iter(fields.values())), flag_values[name].value)
+        for name in PATH_SETTINGS:  # absolute, since a run is also used from other folders
+            if name in values:
+                values[name] = expand_setting(values[name])
         return cls.from_values(without_foreign_settings({**values, "model": model}) if model else values)
+
+
+PATH_SETTINGS = ("midi_dir", "soundfonts", "stems_dir")  # settings that are paths, or lists of them
+
+
+def expand_setting(paths: Any) -> Any:
+    """Returns a path, or a sequence of paths as a tuple, in absolute form, with the home folder in place of ~."""
+    return expand(paths) if isinstance(paths, str) else tuple(map(expand, paths))
 
 
 def without_foreign_settings(values: Mapping[str, Any]) -> dict[str, Any]:

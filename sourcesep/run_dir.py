@@ -8,17 +8,21 @@ events.out.tfevents* for TensorBoard
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 import pathlib
-from collections.abc import Sequence
+import socket
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+import filelock
 import h5py
 import numpy as np
 
 from data_gen import InputError
 from data_gen.files import replacing, write_atomically
-from sourcesep.config import Config
+from sourcesep.config import PATH_SETTINGS, Config, expand_setting
 from sourcesep.models import build, unconditioned
 from sourcesep.models.settings import as_flag
 
@@ -63,12 +67,49 @@ class RunDir:
         if (self.path / "config.json").exists():
             before, now = self.config().values(), config.values()
             for name, field in config.setting_fields().items():  # the model comes first, so that it is the same below
+                if name in PATH_SETTINGS:  # a config.json written before may hold relative paths
+                    before[name], now[name] = (expand_setting(values[name]) for values in (before, now))
                 if now[name] != before[name] and not field.metadata["may_change"]:
                     raise InputError(
                         f"--{name}={as_flag(now[name])} contradicts the run in {self.path}, which was started with "
                         f"{as_flag(before[name])}; choose another --run_dir, or leave this flag as it was"
                     )
         write_atomically(self.path / "config.json", config.to_json().encode())
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other trainings out of the folder while the block runs; creates the folder.
+
+        The system gives the lock back when this process ends, however it ends.
+
+        Raises InputError, which names the other one, if there is another training; or if the folder cannot be made.
+        """
+        owner = self.path / ".training"
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = filelock.FileLock(self.path / ".lock", timeout=0)
+            lock.acquire()
+        except filelock.Timeout:
+            try:
+                other = owner.read_text(encoding="utf-8")
+            except OSError:
+                other = "another process"
+            raise InputError(
+                f"--run_dir={self.path}: {other} is training there; wait until it ends, or choose another folder"
+            ) from None
+        except NotImplementedError:  # a file system without locks
+            yield
+            return
+        except OSError as error:
+            raise InputError(f"--run_dir={self.path}: cannot create this folder ({error.strerror})") from error
+        try:
+            with contextlib.suppress(OSError):
+                write_atomically(owner, f"process {os.getpid()} on {socket.gethostname()}".encode())
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                owner.unlink()
+            lock.release()
 
     def config(self) -> Config:
         """Returns the run's Config. Raises InputError if there is none, or if this version cannot read it."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 import shutil
 import signal
@@ -52,6 +53,59 @@ def test_separate_writes_the_stems_of_a_sound_file(trained, tmp_path):
     assert status == 0, errors
     assert f"{tmp_path}/out/song: drums.wav, bass.wav" in output
     assert soundfile.info(tmp_path / "out" / "song" / "bass.wav").frames == 5_000
+
+
+TERMINALS = {
+    "ascii": {"PYTHONIOENCODING": "ascii"},
+    "latin-1": {"PYTHONIOENCODING": "latin-1"},
+    "C": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    "utf-8": {"PYTHONIOENCODING": "utf-8"},
+}
+
+
+@pytest.mark.parametrize("terminal", TERMINALS)
+def test_names_that_a_terminal_cannot_show_stop_nothing(terminal, trained, tmp_path):
+    (tmp_path / "in").mkdir()
+    samples = 0.1 * np.random.default_rng(0).standard_normal(8_000)
+    for name in (b"good.wav", b"caf\xe9.wav", "a \u00e9 \u6b4c.wav".encode()):
+        soundfile.write(os.fsencode(tmp_path) + b"/in/" + name, samples, 8_000)
+    (tmp_path / "in" / "bad \u00e9.wav").write_text("hello")
+    status, output, errors = run(
+        "separate.py", f"--run_dir={trained}", f"--output_dir={tmp_path}/out", tmp_path / "in", **TERMINALS[terminal]
+    )
+    assert status == 1 and "1 of 4 could not be separated" in errors and "Traceback" not in errors
+    assert len(os.listdir(tmp_path / "out")) == 3
+    assert output.count("drums.wav, bass.wav") == 3
+
+
+@pytest.mark.parametrize("terminal", ["ascii", "C"])
+def test_evaluate_prints_its_table_on_any_terminal_and_takes_names_that_are_not_text(terminal, trained, tmp_path):
+    song = os.fsencode(tmp_path) + b"/stems/caf\xe9"
+    os.makedirs(song)
+    rng = np.random.default_rng(0)
+    for stem in (b"drums", b"bass"):
+        soundfile.write(song + b"/" + stem + b".wav", 0.1 * rng.standard_normal(16_000), 8_000)
+    os.symlink(".", tmp_path / "stems" / "loop")
+    status, output, errors = run(
+        *("evaluate.py", f"--run_dir={trained}", f"--stems_dir={tmp_path}/stems", f"--output_dir={tmp_path}/out"),
+        **TERMINALS[terminal],
+    )
+    assert status == 0, errors
+    assert (tmp_path / "out" / "index.html").exists()
+    assert len(json.loads((tmp_path / "out" / "metrics.json").read_text())["pieces"]) == 1
+
+
+def test_a_run_remembers_its_folders_wherever_it_is_used_from(tmp_path):
+    from data_helpers import song_bytes
+
+    (tmp_path / "home" / "midi").mkdir(parents=True)
+    (tmp_path / "home" / "midi" / "a.mid").write_bytes(song_bytes([36, 38, 40] * 30, programs=(33, 0)))
+    flags = [flag for flag in SMALL if "instruments" not in flag]
+    flags += ["--instruments=bass,piano", "--midi_dir=~/midi", "--run_dir=~/run"]
+    status, _, errors = run("train.py", *flags, HOME=str(tmp_path / "home"))
+    assert status == 0, errors
+    config = json.loads((tmp_path / "home" / "run" / "config.json").read_text())
+    assert config["midi_dir"] == f"{tmp_path}/home/midi"
 
 
 def test_separate_takes_folders_past_a_bad_file_in_two_processes_and_writes_what_the_flags_ask_for(trained, tmp_path):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from data_helpers import BAND, BASS, DRUMS, PIANO, SHARED, STRINGS, midi_bytes, off, on, program, song_bytes
 
-from data_gen import InputError, corpus, midi
+from data_gen import InputError, corpus, index, midi
 from data_gen.corpus import ComposedCorpus, MidiCorpus, open_corpus
 from data_gen.index import scan
 from data_gen.instruments import CANDIDATES
@@ -228,12 +228,69 @@ def test_a_scan_leaves_no_temporary_file(tmp_path, cache_dir):
     assert {path.suffix for path in cache_dir.rglob("*") if path.is_file()} == {".json", ".npz"}
 
 
-def test_a_cache_folder_that_cannot_be_made_is_an_input_error_with_the_way_out(tmp_path, monkeypatch):
-    folder = write(tmp_path / "songs", songs(0, 1))
-    (tmp_path / "file").write_bytes(b"")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    with pytest.raises(InputError, match="set XDG_CACHE_HOME"):
-        scan(folder, False)
+def file_in_its_place(folder, monkeypatch):
+    (folder / "cache").write_bytes(b"")
+
+
+def full_disk(folder, monkeypatch):
+    def replacing(path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(index, "replacing", replacing)
+    monkeypatch.setattr(index, "write_atomically", lambda path, data: replacing(path))
+
+
+def folder_in_place_of_the_index(folder, monkeypatch):
+    scan(str(folder / "songs"), False)
+    for path in (folder / "cache").rglob("*.json"):
+        path.unlink()
+        path.mkdir()
+
+
+def not_writable(folder, monkeypatch):
+    (folder / "cache" / "sourcesep").mkdir(parents=True)
+    monkeypatch.setattr(index.pathlib.Path, "mkdir", lambda *_, **__: (_ for _ in ()).throw(PermissionError(13, "no")))
+
+
+@pytest.mark.parametrize("break_cache", [file_in_its_place, full_disk, folder_in_place_of_the_index, not_writable])
+def test_without_a_usable_cache_files_are_read_and_this_is_told_once(break_cache, tmp_path, monkeypatch, caplog):
+    folder = write(tmp_path / "songs", songs(0, 2))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    break_cache(tmp_path, monkeypatch)
+    caplog.set_level(logging.WARNING, "absl")
+    entries = scan(folder, False)
+    assert len(entries) == 2 and not any(entry.error for entry in entries)
+    assert caplog.text.count("set XDG_CACHE_HOME") == 1
+    entry = entries[0]
+    index.load_piece.cache_clear()
+    assert len(index.load_piece(entry.digest, os.path.join(folder, entry.path)).events)
+
+
+def test_links_are_followed_and_each_file_comes_once(tmp_path):
+    write(tmp_path / "a", songs(0, 2))
+    write(tmp_path / "elsewhere", songs(2, 3))
+    os.symlink(".", tmp_path / "a" / "l1")
+    os.symlink("..", tmp_path / "a" / "l2")
+    os.symlink(tmp_path / "elsewhere", tmp_path / "a" / "album")
+    os.symlink(tmp_path / "elsewhere", tmp_path / "a" / "b again")
+    os.symlink("nowhere", tmp_path / "a" / "broken.mid")
+    entries = scan(str(tmp_path / "a"), False)
+    assert len(entries) == 3
+    assert len({os.path.realpath(tmp_path / "a" / entry.path) for entry in entries}) == 3
+
+
+def test_names_that_are_not_text_are_read_and_remembered(tmp_path):
+    folder = write(tmp_path, songs(0, 1))
+    (path,) = (path for path in tmp_path.iterdir())
+    os.rename(path, os.fsencode(tmp_path) + b"/caf\xe9.mid")
+    for _ in range(2):
+        (entry,) = scan(folder, False)
+        assert os.fsencode(entry.path) == b"caf\xe9.mid" and not entry.error
+    (tmp_path / "more").mkdir()
+    folder = os.fsdecode(os.fsencode(tmp_path) + b"/more\xe9")
+    os.rename(tmp_path / "more", folder)
+    os.rename(os.fsencode(tmp_path) + b"/caf\xe9.mid", os.path.join(folder, "a.mid"))
+    assert len(scan(folder, False)) == 1
 
 
 # ---- Songs ----------------------------------------------------------------------------------------------------------

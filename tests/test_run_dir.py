@@ -1,9 +1,13 @@
 import json
+import os
+import socket
+import subprocess
+import sys
 
 import h5py
 import numpy as np
 import pytest
-from conftest import change
+from conftest import ROOT, change
 
 from data_gen import InputError
 from sourcesep.models import build
@@ -106,3 +110,43 @@ def test_a_setting_that_contradicts_the_run_is_refused_by_name_and_others_are_ta
     with pytest.raises(InputError, match="--filters=9 contradicts.*started with 8"):
         run.create_or_resume(change(config, filters=9))
     assert run.config() == longer
+
+
+TRAIN_ELSEWHERE = """
+import sys, time
+from sourcesep.run_dir import RunDir
+with RunDir(sys.argv[1]).locked():
+    print("locked", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_second_training_is_refused_until_the_first_one_is_killed(tmp_path):
+    run = RunDir(tmp_path / "run")
+    command = [sys.executable, "-c", TRAIN_ELSEWHERE, str(run.path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as other:
+        assert other.stdout.readline() == "locked\n"
+        expected = f"run: process {other.pid} on {socket.gethostname()} is training there; wait until it ends"
+        for _ in range(2):
+            with pytest.raises(InputError, match=expected), run.locked():
+                pytest.fail("two at once")
+        other.kill()
+    with run.locked():
+        pass
+    with run.locked(), pytest.raises(InputError, match=f"process {os.getpid()}"), RunDir(run.path).locked():
+        pytest.fail("two in one process")
+
+
+def test_a_folder_that_cannot_be_locked_is_named(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match="file/run: cannot create this folder"), RunDir(tmp_path / "file/run").locked():
+        pytest.fail("it cannot be created")
+
+
+def test_relative_paths_in_an_older_run_agree_with_the_same_paths_in_absolute_form(config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = RunDir(tmp_path / "run")
+    run.create_or_resume(change(config, midi_dir="songs/../midi"))
+    run.create_or_resume(change(config, midi_dir=f"{tmp_path}/midi"))
+    with pytest.raises(InputError, match="--midi_dir=/other contradicts the run"):
+        run.create_or_resume(change(config, midi_dir="/other"))

@@ -220,6 +220,43 @@ def test_samples_that_are_no_floats_or_no_numbers_are_refused(separator):
             separator.separate(np.array([0.0, value]), RATE)
 
 
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [
+        (np.zeros((2, 66_150), np.float32), r"\(2, 66150\) have 66150 channels; the first axis is time"),
+        (np.zeros((2, 2_000)), "pass samples.T"),
+        (np.zeros((1, 33)), "33 channels"),
+        (np.zeros((5, 0)), "0 channels"),
+        (np.zeros((1, 100, 2)), "have 3 axes"),
+        (np.float32(0), "have 0 axes"),
+        (np.zeros(100, np.int32), "int32; they must be floats"),
+        (np.zeros(100, np.uint8), "uint8; they must be floats"),
+        (np.zeros(100, bool), "bool; they must be floats"),
+        (np.zeros(100, complex), "complex128; they must be floats"),
+        (np.array(["a"]), "they must be floats"),
+        ([[0.0], [0.0, 0.0]], "not an array"),
+        (np.array([0.0, 1e300]), "too large"),
+    ],
+)
+def test_arrays_that_are_no_recording_are_refused_at_once(separator, samples, message):
+    with pytest.raises(InputError, match=message):
+        separator.separate(samples, RATE)
+
+
+@pytest.mark.parametrize("rate", [0, -8_000, 0.5, float("nan")])
+def test_sample_rates_that_are_none_are_refused(separator, rate):
+    with pytest.raises(InputError, match="positive whole number"):
+        separator.separate(np.zeros(100), rate)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float16, ">f4", np.longdouble])
+def test_any_floats_in_any_order_give_float32_stems(separator, dtype):
+    samples = np.asfortranarray(noise(2_000, 2).astype(dtype))
+    stem = separator.separate(samples[::2], RATE)["bass"]
+    assert stem.dtype == np.float32
+    np.testing.assert_allclose(stem, separator.separate(samples[::2].astype(np.float32), RATE)["bass"], atol=1e-6)
+
+
 def test_a_model_that_computes_no_numbers_is_found_out(model_config, config):
     model = build(model_config)
     model.set_weights([np.full_like(weights, np.nan) for weights in model.get_weights()])

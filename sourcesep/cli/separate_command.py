@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import functools
-import pathlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
@@ -148,7 +147,7 @@ def _separate_files(
     if tracks:
         from sourcesep.separate.jobs import separate_tracks
 
-        with Interruption() as interruption, _progress_bar(sum(track.length_s for track in tracks)) as bar:
+        with Interruption() as interruption, _progress_bar([track.length_s for track in tracks]) as bar:
             report = _reporter(bar, interruption)
             for result in separate_tracks(tracks, load, config, plan, FLAGS.jobs, report):
                 if isinstance(result, Failure):
@@ -166,23 +165,29 @@ def _separate_held_out(config: Config, load: Callable[[], Separator], plan: File
     from sourcesep.evaluate.quick_scores import score_held_out
     from sourcesep.separate.inputs import play_held_out
     from sourcesep.separate.separate_one import separate_one
+    from sourcesep.separate.tracks import name_track
     from sourcesep.sources import open_source
 
     source = open_source(config)
     separator = load()
     song = play_held_out(source, config, separator.stem_names)
-    with Interruption() as interruption, _progress_bar(song.n_samples / song.sample_rate) as bar:
-        track = pathlib.Path(song.name).stem
+    with Interruption() as interruption, _progress_bar([song.n_samples / song.sample_rate]) as bar:
+        track = name_track(song.name)
         result = separate_one(separator, song, plan, track, _reporter(bar, interruption), config.blind)
     print(_describe(result))
     print(f"median SDR over held-out songs: {list_scores(score_held_out(separator, source, config))}")
     return 0
 
 
-def _progress_bar(total_s: float) -> tqdm:
+def _progress_bar(lengths_s: Sequence[float]) -> tqdm:
+    """Returns a bar of seconds of audio; without a total if the length of any recording is unknown (0)."""
     from tqdm import tqdm
 
-    columns = "{desc} {percentage:3.0f}% |{bar}| {n:.0f}/{total:.0f} s of audio [{elapsed}<{remaining}, {rate_fmt}]"
+    total_s = sum(lengths_s) if all(lengths_s) else None
+    if total_s is None:
+        columns = "{desc} {n:.0f} s of audio [{elapsed}, {rate_fmt}]"
+    else:
+        columns = "{desc} {percentage:3.0f}% |{bar}| {n:.0f}/{total:.0f} s of audio [{elapsed}<{remaining}, {rate_fmt}]"
     return tqdm(total=total_s, unit="s", desc="separating", bar_format=columns, dynamic_ncols=True, leave=False)
 
 

@@ -155,7 +155,7 @@ def evaluate(
     figures = summary.make_figures(pieces, left_out, config)
     write_atomically(output_dir / "metrics.json", summary.to_json(figures).encode())
     path = output_dir / "index.html"
-    write_atomically(path, page.make_page(title, figures, gallery.examples).encode())
+    write_atomically(path, page.make_page(title, figures, gallery.examples).encode(errors="backslashreplace"))
     return Evaluation(figures, table.make_table(figures), path)
 
 

@@ -17,13 +17,13 @@ from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
-import soundfile
 import yaml
 
 from data_gen import InputError, audio
+from data_gen.files import walk
 from data_gen.instruments import DRUM_BANK, Instrument
 
-SUFFIXES = (".wav", ".flac", ".aif", ".aiff", ".ogg", ".mp3")
+SUFFIXES = (".wav", ".flac", ".aif", ".aiff", ".ogg", ".opus", ".mp3", ".m4a", ".w64", ".caf", ".au", ".wv")
 MIXTURES = ("mixture", "mix")  # names of files that hold the mixture, without suffix and in lower case
 
 
@@ -46,7 +46,7 @@ def find_songs(folder: str) -> list[pathlib.Path]:
     if not os.path.isdir(folder):
         raise InputError(f"{folder}: no such folder")
     songs = []
-    for place, folders, files in os.walk(folder, followlinks=True):
+    for place, folders, files in walk(folder):
         if "metadata.yaml" in files or list_sound_files(pathlib.Path(place))[0]:
             songs.append(pathlib.Path(place))
             folders.clear()
@@ -104,7 +104,7 @@ def _list_slakh_stems(folder: pathlib.Path) -> Iterator[tuple[pathlib.Path, str,
     """Yields (path, label, SoundFont bank, program) of each stem. Raises InputError like `open_song`."""
     metadata = folder / "metadata.yaml"
     try:
-        for key, stem in yaml.safe_load(metadata.read_text())["stems"].items():
+        for key, stem in yaml.safe_load(metadata.read_text(encoding="utf-8", errors="replace"))["stems"].items():
             if not stem.get("audio_rendered", True):
                 continue
             paths = [path for path in (folder / "stems" / f"{key}{suffix}" for suffix in SUFFIXES) if path.exists()]
@@ -132,10 +132,10 @@ class Reader:
         n_channels: list[int] = []
         rates: dict[int, pathlib.Path] = {}
         for path in paths:
-            with audio.open_audio(path) as file:
-                lengths.append(file.frames)
-                n_channels.append(file.channels)
-                rates[file.samplerate] = path
+            measures = audio.measure(path)
+            lengths.append(measures.n_samples)
+            n_channels.append(measures.n_channels)
+            rates[measures.sample_rate] = path
         if len(rates) > 1:
             listed = ", ".join(f"{path} {rate} Hz" for rate, path in rates.items())
             raise InputError(f"the stems of one song need the same sample rate: {listed}")
@@ -167,21 +167,21 @@ class Reader:
 def read_audio(path: str | pathlib.Path, begin: int, end: int) -> tuple[np.ndarray, int]:
     """Returns (float32 [time, channel], sample rate in Hz) of samples `begin` to `end` of a file.
 
-    tensorflow-io reads it if its native operations load and support the format, otherwise soundfile does; both give
-    the same samples. Raises InputError if the file is missing or damaged, or holds a sample that is not finite.
+    tensorflow-io reads it if its native operations load and support the format, otherwise `data_gen.audio` does;
+    both give the same samples. Raises InputError if the file is missing or damaged, or holds a sample that is not
+    finite.
     """
     with audio.open_audio(path) as file:
-        file_rate, end = file.samplerate, min(end, file.frames)
-        samples = _read_with_tfio(path, begin, end) if file.subtype in _TFIO_SUBTYPES and begin < end else None
-        if samples is None:
-            try:
-                file.seek(min(begin, file.frames))
-                samples = file.read(max(0, end - begin), dtype="float32", always_2d=True)
-            except soundfile.LibsndfileError as error:
-                raise InputError(f"{path}: cannot be read to its end ({error.error_string})") from None
+        rate, subtype, n_samples = file.sample_rate, file.subtype, file.n_samples
+    if subtype in _TFIO_SUBTYPES and n_samples is not None and begin < min(end, n_samples):
+        samples = _read_with_tfio(path, begin, min(end, n_samples))
+    else:
+        samples = None
+    if samples is None:
+        samples = audio.read_part(path, begin, end)
     if not np.isfinite(samples).all():
         raise InputError(f"{path}: holds samples that are not finite numbers; repair the file first")
-    return samples, file_rate
+    return samples, rate
 
 
 # What tensorflow-io reads correctly: it reads 32-bit integers as floats, and cannot seek in lossy formats.
@@ -196,8 +196,8 @@ def _read_with_tfio(path: str | pathlib.Path, begin: int, end: int) -> np.ndarra
     import tensorflow as tf
 
     try:
-        samples = tfio.audio.AudioIOTensor(os.fspath(path))[begin:end].numpy()
-    except tf.errors.OpError:  # soundfile, which reads it next, raises an error that names the reason
+        samples = tfio.audio.AudioIOTensor(os.fsencode(path))[begin:end].numpy()
+    except tf.errors.OpError:  # data_gen.audio, which reads it next, raises an error that names the reason
         return None
     if samples.dtype != np.float32:
         samples = samples.astype(np.float32) / -float(np.iinfo(samples.dtype).min)

@@ -55,22 +55,18 @@ class SoundFile:
     references = None
 
     def __init__(self, path: str):
-        self._path = path
         self._file = audio.open_audio(path)
-        self.sample_rate: int = self._file.samplerate
-        self.n_channels: int = self._file.channels
-        self.n_samples = audio.stated_samples(self._file)
+        self.sample_rate: int = self._file.sample_rate
+        self.n_channels: int = self._file.n_channels
+        self.n_samples = self._file.n_samples
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """Yields the samples from where the file stands."""
-        return audio.read_blocks(self._file)
+        """Yields the whole file."""
+        return self._file.blocks()
 
     def notes(self) -> list[str]:
-        """Returns a note if the file is shorter than its header states."""
-        if not audio.is_cut_off(self._file):
-            return []
-        read_s = self._file.tell() / self.sample_rate
-        return [f"{self._path} is cut off: its header states more than the {read_s:.1f} s that were separated"]
+        """Returns what differs between the file and its header."""
+        return self._file.notes()
 
     def close(self) -> None:
         """Closes the file."""

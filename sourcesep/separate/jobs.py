@@ -37,7 +37,8 @@ def separate_tracks(
         plan: which files are written.
         jobs: number of processes; 1 works in this one.
         report: called again and again with the seconds of audio done since the last call, `length_s` in all for each
-            track. A KeyboardInterrupt that it raises stops the work; recordings that are not complete leave nothing.
+            track where this is known. A KeyboardInterrupt that it raises stops the work; recordings that are not
+            complete leave nothing.
 
     Yields:
         For each recording, in the order in which they end, what was written or why nothing was.
@@ -69,7 +70,8 @@ class TrackWorker:
 
         def report_up_to_length(seconds: float) -> None:
             nonlocal reported_s
-            seconds = min(seconds, track.length_s - reported_s)  # its length is an estimate
+            if track.length_s:
+                seconds = min(seconds, track.length_s - reported_s)  # its length is an estimate
             reported_s += seconds
             report(seconds)
 
@@ -82,7 +84,7 @@ class TrackWorker:
         except (InputError, RenderError) as error:
             reason = str(error) if track.path in str(error) else f"{track.path}: {error}"
             result = Failure(track.path, reason)
-        report(track.length_s - reported_s)
+        report(max(0.0, track.length_s - reported_s))
         return result
 
     def _open(self, track: Track, stem_names: tuple[str, ...]) -> Input:
@@ -150,7 +152,7 @@ class _Process:
         try:
             return future.result()
         except BrokenProcessPool:
-            report(self._began_s + self._track.length_s - self._reported_s)
+            report(max(0.0, self._began_s + self._track.length_s - self._reported_s))
             self._pool.kill()
             self._start()
             path = self._track.path

@@ -20,6 +20,8 @@ from sourcesep.separate.tflite_model import TFLiteModel
 # so shorter ones waste computation, and longer ones only use more memory.
 WINDOW_S, WINDOW_FIELDS = 3.0, 3
 
+MAX_CHANNELS = 32  # more are a sign of swapped axes
+
 Forward = Callable[[np.ndarray], np.ndarray]  # float32 [batch, time, 1] to [batch, time, stem]
 
 
@@ -185,9 +187,11 @@ class Separator:
         Returns:
             float32 stems by name, each of the shape of `samples`.
 
-        Raises InputError if the samples are not finite floats.
+        Raises InputError if the samples are not finite floats of such a shape, or the rate is not positive.
         """
         columns = _check_samples(samples)
+        if not (sample_rate > 0 and float(sample_rate).is_integer()):
+            raise InputError(f"a sample rate of {sample_rate} Hz; it must be a positive whole number")
         blocks = list(self.stream([columns], sample_rate))
         stems = np.concatenate(blocks) if blocks else np.zeros((*columns.shape, len(self.stem_names)), np.float32)
         return {name: stems[:, :, i].reshape(np.shape(samples)) for i, name in enumerate(self.stem_names)}
@@ -292,8 +296,30 @@ class Separator:
 
 
 def _check_samples(samples: np.ndarray) -> np.ndarray:
-    """Returns samples as [time, channel]. Raises InputError for arrays that `Separator.separate` cannot split."""
-    samples = np.asarray(samples)
+    """Returns samples as float32 [time, channel]. Raises InputError for arrays that `separate` cannot split."""
+    try:
+        samples = np.asarray(samples)
+    except ValueError as error:  # lists of different lengths
+        raise InputError(f"samples are not an array ({error})") from None
+    if samples.dtype.kind in "iu":
+        raise InputError(
+            f"samples are {samples.dtype}; they must be floats with full scale at 1: divide 16-bit ones by 32768"
+        )
     if samples.dtype.kind != "f":
         raise InputError(f"samples are {samples.dtype}; they must be floats with full scale at 1")
-    return samples[:, None] if samples.ndim == 1 else samples
+    if samples.ndim not in (1, 2):
+        raise InputError(f"samples have {samples.ndim} axes; they must be [time] or [time, channel], one recording")
+    columns = samples[:, None] if samples.ndim == 1 else samples
+    n_samples, n_channels = columns.shape
+    if n_channels > MAX_CHANNELS or not n_channels:
+        raise InputError(
+            f"samples of shape {samples.shape} have {n_channels} channels; the first axis is time, the second channel "
+            f"(1 to {MAX_CHANNELS}): pass samples.T if yours are [channel, time]"
+        )
+    if not np.isfinite(columns).all():
+        raise InputError("the recording holds samples that are not finite numbers")
+    with np.errstate(over="ignore"):
+        columns = columns.astype(np.float32)
+    if not np.isfinite(columns).all():
+        raise InputError("the recording holds samples that are too large; full scale is 1")
+    return columns

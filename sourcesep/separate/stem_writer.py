@@ -17,7 +17,8 @@ import numpy as np
 import soundfile
 
 from data_gen import InputError
-from data_gen.audio import read_blocks, resample
+from data_gen.audio import encode_path, read_blocks, resample
+from data_gen.files import short_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +63,7 @@ FORMATS = {
 }
 
 _MAX_WAV_BYTES = 2**32 - 2**16  # a RIFF file states its length in 32 bits; some are left for its header
+_RF64_AUTO_DOWNGRADE = 0x1210  # command of libsndfile that soundfile has no name for
 _LENGTH_TOLERANCE = 2  # samples by which a resampled file may differ from the expected length
 
 
@@ -106,9 +108,9 @@ class StemWriter:
     """Writes stems block by block to files that appear under their names together, once all are complete.
 
     A context manager: if an error ends its block, nothing is left behind; if the process is killed, hidden files
-    `.NAME.partial` are left, which the next run overwrites. Integer and lossy formats clip what is louder than full
-    scale. So these files are made at the end, from float files, and if any stem was louder, all stems of the recording
-    get the same gain.
+    `.*.partial` and `.*.float` are left, which the next run overwrites. Integer and lossy formats clip what is
+    louder than full scale. So these files are made at the end, from float files, and if any stem was louder, all stems
+    of the recording get the same gain.
 
     Args:
         paths: of the stems; their folders are made.
@@ -139,8 +141,8 @@ class StemWriter:
         self.file_hz = encoding.record.nearest_rate(sample_rate)
         self._sample_rate, self._n_channels, self._n_samples = sample_rate, n_channels, n_samples
         self._left_out: set[pathlib.Path] = set()
-        self._partial = [path.with_name(f".{path.name}.partial") for path in self.paths]
-        self._float = [path.with_name(f".{path.name}.float.partial") for path in self.paths]
+        self._partial = [path.with_name(f".{short_name(path)}.partial") for path in self.paths]
+        self._float = [path.with_name(f".{short_name(path)}.float") for path in self.paths]
         self._is_direct = encoding.subtype == "float32"
         self._peak = 0.0
 
@@ -205,7 +207,7 @@ class StemWriter:
         expected = n_samples * self.file_hz / self._sample_rate
         for path, partial in zip(self.paths, self._partial):
             with _naming(path):
-                if abs(soundfile.info(partial).frames - expected) > _LENGTH_TOLERANCE:
+                if abs(soundfile.info(encode_path(partial)).frames - expected) > _LENGTH_TOLERANCE:
                     raise OSError("what was written is not complete")
         kept = [pair for pair in zip(self.paths, self._partial) if pair[0] not in self._left_out]
         for path, partial in kept:
@@ -218,8 +220,8 @@ class StemWriter:
         gain = min(1.0, 1.0 / max(self._peak, 1e-9))
         self.gain_db = 20 * math.log10(gain)
         for path, source_path, target in zip(self.paths, self._float, self._encoded):
-            with soundfile.SoundFile(source_path) as source:
-                for block in resample(read_blocks(source), self._sample_rate, self.file_hz):
+            with soundfile.SoundFile(encode_path(source_path)) as source:
+                for block in resample(read_blocks(source, source_path), self._sample_rate, self.file_hz):
                     with _naming(path):
                         target.write(self.encoding.quantize(block * np.float32(gain)))
             with _naming(path):
@@ -239,13 +241,16 @@ class StemWriter:
         except OSError as error:
             raise InputError(f"{path.parent}: cannot write in this folder ({error.strerror})") from None
         try:
-            file = soundfile.SoundFile(path, "w", rate, self._n_channels, subtype, format=container)
+            file = soundfile.SoundFile(encode_path(path), "w", rate, self._n_channels, subtype, format=container)
         except soundfile.LibsndfileError as error:
             raise InputError(
                 f"{path.parent}: {self.encoding.format} cannot hold {self._n_channels} channels at {rate} Hz "
                 f"({error.error_string}); choose another --format"
             ) from None
         self._stack.callback(_close_quietly, file)
+        if container == "RF64" and self._n_samples is None:
+            # If it stays under 4 GiB, its header becomes that of a WAV file, which more programs read.
+            soundfile._snd.sf_command(file._file, _RF64_AUTO_DOWNGRADE, soundfile._ffi.NULL, 1)
         return file
 
 

@@ -8,13 +8,17 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from data_gen import InputError, audio
+from data_gen.files import walk
 from data_gen.midi import SUFFIXES as MIDI_SUFFIXES
 from data_gen.midi import read_midi
 from sourcesep.separate.file_plan import FilePlan
 
+# Of sound files and videos. A file in a folder is taken for one by its suffix; one that cannot be read is named.
 SOUND_SUFFIXES = tuple(
-    ".aif .aifc .aiff .au .avr .caf .flac .htk .ircam .mp3 .mpc .nist .oga .ogg .opus .paf .pvf .rf64 .sds .sf .snd "
-    ".svx .voc .w64 .wav .wave .wve .xi".split()
+    ".3gp .aa .aac .aax .ac3 .adts .aif .aifc .aiff .alac .amr .ape .asf .au .avi .avr .bw64 .bwf .caf .dff .dsf .dts "
+    ".eac3 .flac .flv .htk .ircam .m4a .m4b .m4p .m4v .mka .mkv .mov .mp1 .mp2 .mp3 .mp4 .mpc .mpeg .mpg .mpga .nist "
+    ".oga .ogg .ogv .oma .opus .paf .pvf .ra .rf64 .rm .sds .sf .shn .snd .spx .svx .tak .tta .voc .vob .w64 .wav "
+    ".wave .webm .wma .wmv .wv .wve .xi".split()
 )
 
 
@@ -62,9 +66,9 @@ def find_tracks(paths: Sequence[str], output_dir: str) -> tuple[list[Track], lis
     """
     tracks, failures, seen = [], [], set()
     for path in paths:
-        found = _list_sound_files(path, output_dir) if os.path.isdir(path) else [(path, pathlib.Path(path).stem)]
+        found = _list_sound_files(path, output_dir) if os.path.isdir(path) else [(path, name_track(path))]
         if not found:
-            failures.append(Failure(path, f"{path}: holds no sound file"))
+            failures.append(Failure(path, f"{path}: holds no sound file (*.wav, *.flac, *.mp3, *.m4a, ...)"))
         for file, name in found:
             if os.path.realpath(file) in seen:
                 continue
@@ -73,6 +77,8 @@ def find_tracks(paths: Sequence[str], output_dir: str) -> tuple[list[Track], lis
                 tracks.append(Track(file, name, _length_s(file)))
             except InputError as error:
                 failures.append(Failure(file, str(error)))
+            except OSError as error:
+                failures.append(Failure(file, f"{file}: cannot be read ({error.strerror})"))
     return tracks, failures
 
 
@@ -87,10 +93,17 @@ def check_paths(tracks: Sequence[Track], plan: FilePlan, stem_names: Sequence[st
         existing = existing.parent
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise InputError(f"--output_dir={plan.output_dir}: {existing} is not a folder that can be written in")
+    longest = os.pathconf(existing, "PC_NAME_MAX") if hasattr(os, "pathconf") else 255
     recordings = {os.path.realpath(track.path): track.path for track in tracks}
     owners: dict[str, str] = {}
     for track in tracks:
         for path in plan.paths(track.name, stem_names, has_references=track.is_midi):
+            for part in path.relative_to(plan.output_dir).parts:
+                if (n_bytes := len(os.fsencode(part))) > longest:
+                    raise InputError(
+                        f"{track.path}: the name {part[:20]}... of what would be written has {n_bytes} bytes, and "
+                        f"{existing} takes {longest}; rename the recording, or shorten --filename"
+                    )
             real = os.path.realpath(path)
             if real in recordings:
                 raise InputError(f"{path}: would replace {recordings[real]}; change --output_dir or --filename")
@@ -102,23 +115,30 @@ def check_paths(tracks: Sequence[Track], plan: FilePlan, stem_names: Sequence[st
             owners[real] = track.path
 
 
+def name_track(path: str) -> str:
+    """Returns the name of the track in a file: that of the file without suffix, with _ in place of dots only."""
+    name = pathlib.PurePath(os.path.basename(path)).stem
+    return name if name.strip(".") else name.replace(".", "_") or "_"
+
+
 def _list_sound_files(folder: str, output_dir: str) -> list[tuple[str, str]]:
     """Returns (path, name of the track) of every sound file below a folder."""
     found = []
     skipped = os.path.realpath(output_dir)
-    for place, folders, files in os.walk(folder):
-        folders[:] = sorted(
+    for place, folders, files in walk(folder):
+        folders[:] = [
             name for name in folders if name[0] != "." and os.path.realpath(os.path.join(place, name)) != skipped
-        )
-        for name in sorted(files):
+        ]
+        for name in files:
             if name[0] != "." and name.lower().endswith(SOUND_SUFFIXES):
                 path = os.path.join(place, name)
-                found.append((path, str(pathlib.PurePath(os.path.relpath(path, folder)).with_suffix(""))))
-    return found
+                track = os.path.join(os.path.relpath(place, folder), name_track(path))
+                found.append((path, os.path.normpath(track)))
+    return sorted(found)
 
 
 def _length_s(path: str) -> float:
     if is_midi(path):
         return read_midi(path).duration_s
     with audio.open_audio(path) as file:
-        return (audio.stated_samples(file) or 0) / file.samplerate
+        return (file.n_samples or 0) / file.sample_rate

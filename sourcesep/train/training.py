@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -120,7 +121,9 @@ class Trainer:
         self._state = State(self._run_dir.checkpoints, self._stepper.model, self._stepper.optimizer)
         if config.start_from and self._state.newest is None:
             load_start_weights(config, self._stepper.model)
+        self._lock = contextlib.ExitStack()
         if self._is_chief:
+            self._lock.enter_context(self._run_dir.locked())
             self._run_dir.create_or_resume(config)
         if self._state.restore():
             logging.info("%s: resuming after step %d", self._run_dir.path, self._state.step)
@@ -142,7 +145,7 @@ class Trainer:
         """Trains to the end, or until it is interrupted."""
         path = str(self._run_dir.path)
         writer = tf.summary.create_file_writer(path) if self._is_chief else tf.summary.create_noop_writer()
-        with Interruption() as interruption, writer.as_default():
+        with self._lock, Interruption() as interruption, writer.as_default():
             self._make_steps(interruption)
             if self._is_chief:
                 self._finish()
