@@ -319,7 +319,8 @@ class _PlainPart:
             self.close()
             raise InputError(f"{path}: not a file of plain samples")
         self.sample_rate, self.n_channels = self.file.samplerate, self.file.channels
-        self.n_samples: int | None = self.file.frames
+        # For an Ogg file without a last page libsndfile gives about 2**63 samples.
+        self.n_samples: int | None = self.file.frames if self.file.frames < 2**62 else None
         self.padding_s = 0.0
         self.n_stated: float | None = None
         frame_bytes = _SAMPLE_BYTES.get(self.file.subtype, 0) * self.n_channels
@@ -330,7 +331,7 @@ class _PlainPart:
             if samples.stated_bytes is not None:
                 self.n_stated = samples.stated_bytes // frame_bytes
         elif self.file.format == "OGG":  # which numbers its samples
-            self.n_stated = self.file.frames
+            self.n_stated = self.n_samples
         elif samples and samples.stated_bytes is not None and n_bytes:  # compressed in blocks of one length
             self.n_stated = self.file.frames * samples.stated_bytes / n_bytes
 
