@@ -40,7 +40,6 @@ setuptools.setup(
         "h5py",
         "jinja2",
         "matplotlib",
-        "mido>=1.3",
         "numpy",
         "platformdirs",
         "pretty_midi",  # for the SoundFont that it contains
@@ -67,7 +66,17 @@ setuptools.setup(
         # The newest TensorFlow: its successor to tf.lite.Interpreter, and a server to test exports with.
         "latest": ["ai-edge-litert", 'kserve; python_version >= "3.10" and python_version < "3.14"'],
         "museval": ["museval"],
-        "dev": ["fast-bss-eval", "hypothesis", "mypy", "pytest", "pytest-xdist", "ruff", "selenium", *STUBS],
+        "dev": [
+            "fast-bss-eval",
+            "hypothesis",
+            "mido>=1.3",
+            "mypy",
+            "pytest",
+            "pytest-xdist",
+            "ruff",
+            "selenium",
+            *STUBS,
+        ],
         # What some tests compare with; without it they are skipped.
         "ci": ["jax", "museval", "ray[data]>=2.40", 'pyarrow<26; python_version < "3.13"'],
     },

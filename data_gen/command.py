@@ -1,4 +1,4 @@
-"""What all commands do with an InputError: one line on standard error, and exit status 1."""
+"""What all commands do with an error that the user has to know: one line on standard error, and exit status 1."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from absl import flags
 
-from data_gen import InputError
+from data_gen import InputError, RenderError
 
 PATH_FLAGS = (
     *("run_dir", "output_dir", "midi_dir", "stems_dir", "references", "estimates", "tflite", "start_from", "plot"),
@@ -17,7 +17,7 @@ PATH_FLAGS = (
 
 
 def exit_status(command: Callable[[list[str]], int | None], arguments: list[str]) -> int:
-    """Calls a command with its arguments; returns its exit status, which is 1 after an InputError."""
+    """Calls a command with its arguments; returns its exit status, which is 1 after an InputError or RenderError."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names of files and symbols that the terminal does not have
             stream.reconfigure(errors="backslashreplace")
@@ -26,7 +26,7 @@ def exit_status(command: Callable[[list[str]], int | None], arguments: list[str]
             flags.FLAGS[name].value = os.path.expanduser(path)  # a shell leaves the ~ in --run_dir=~/run
     try:
         return command(arguments) or 0
-    except InputError as error:
+    except (InputError, RenderError) as error:
         print(f"{program()}: {error}", file=sys.stderr)
         return 1
 

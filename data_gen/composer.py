@@ -1,4 +1,4 @@
-"""The embedded corpus: a seed and instruments -> Piece, composed, so that training needs no folder of MIDI files.
+"""Composes pieces from a seed and instruments, so that training needs no folder of MIDI files.
 
 A style gives tempo, metre, harmony, rhythms, bass figures and drum grooves. A form of sections gives each part a role
 (melody, pad, comping, ...) or a rest. A performance adds what players do: swing, timing, accents, pedal, bends. The
@@ -19,8 +19,9 @@ from typing import NamedTuple
 import numpy as np
 
 from data_gen import InputError
+from data_gen.channels import DRUM_CHANNEL, SUSTAIN
 from data_gen.instruments import DRUM_BANK, Instrument
-from data_gen.midi import BEND, CONTROL, DRUM_CHANNEL, NOTE_OFF, NOTE_ON, SUSTAIN, Piece, make_piece
+from data_gen.midi import BEND, CONTROL, NOTE_OFF, NOTE_ON, Piece, make_piece
 from data_gen.repertoire import (
     BASS_FIGURES,
     CELLS,
@@ -53,7 +54,7 @@ SHORTEST_S = 0.03  # strokes of one key that are closer than this sound as one
 
 # ---- Harmony and rhythm: entries of the tables -> pitches and strokes -----------------------------------------------
 class Chord(NamedTuple):
-    """A chord of `length` steps: its root (pitch class), all MIDI pitches of the chord and of a scale that fits it."""
+    """A chord of `length` steps: its root (a pitch class), and all pitches of the chord and of a matching scale."""
 
     start: int
     length: int
@@ -64,18 +65,21 @@ class Chord(NamedTuple):
 
 @functools.lru_cache(maxsize=4096)
 def _chord(symbol: str, tonic: int, mode: str) -> tuple:
-    """The fields root, tones and scale of a Chord."""
-    accidental, numeral, suffix = re.fullmatch(r"([b#]?)([iIvV]+)(.*)", symbol).groups()
+    """Returns the fields root, tones and scale of a Chord."""
+    match = re.fullmatch(r"([b#]?)([iIvV]+)(.*)", symbol)
+    assert match, symbol
+    accidental, numeral, suffix = match.groups()
     root = tonic + NUMERALS[numeral.lower()] + {"b": -1, "": 0, "#": 1}[accidental]
     tones = {(root + int(n)) % 12 for n in CHORDS["m" * numeral.islower() + suffix].split()}
     key = {(tonic + int(n)) % 12 for n in mode.split()}
-    scale = tones | {p for p in key if not {(p - 1) % 12, (p + 1) % 12} & (tones - key)}  # foreign tones displace
+    # A chord tone outside the key replaces the neighbouring tones of the key.
+    scale = tones | {p for p in key if not {(p - 1) % 12, (p + 1) % 12} & (tones - key)}
     return root % 12, *(tuple(p for p in range(128) if p % 12 in pitches) for pitches in (tones, scale))
 
 
 @functools.lru_cache(maxsize=4096)
 def _strokes(rhythm: str, bar: int) -> tuple[tuple[float, float, int], ...]:
-    """One bar of a rhythm -> (start, length, accent from -1 to 1) of each stroke, repeated or cut to `bar` steps."""
+    """Returns (start, length, accent from -1 to 1) of each stroke of a rhythm, repeated or cut to `bar` steps."""
     step = 4 / 3 if bar == 16 and len(rhythm) == 12 else 1
     rhythm = (rhythm * 20)[: round(bar / step)]
     found = re.finditer("[gxX]-*", rhythm)
@@ -83,7 +87,7 @@ def _strokes(rhythm: str, bar: int) -> tuple[tuple[float, float, int], ...]:
 
 
 def _voicing(chord: Chord, kind: str, pivot: int) -> tuple[int, ...]:
-    """Pitches from the pivot up. A pivot that stays leads the voices well: common tones stay, others move little."""
+    """Returns the pitches of a chord from the pivot up. With a constant pivot, voices move little between chords."""
     root = pivot + (chord.root - pivot) % 12
     i = bisect.bisect_left(chord.tones, pivot)
     if kind in ("power", "fifth", "octave", "shell"):
@@ -95,7 +99,16 @@ def _voicing(chord: Chord, kind: str, pivot: int) -> tuple[int, ...]:
 
 # ---- Players --------------------------------------------------------------------------------------------------------
 class Part(NamedTuple):
-    """One MIDI channel: `program` is mostly one of `programs`, `low` to `high` is the register, `roles` are habits."""
+    """What plays on one MIDI channel.
+
+    Attributes:
+        channel: MIDI channel, 0 to 15.
+        programs: those of its instrument; empty for percussion.
+        program: the one that it mostly plays on.
+        family: what its kind of instrument can do.
+        low, high: its register in this piece, MIDI pitches.
+        roles: roles that it plays in this piece, drawn from those of its family.
+    """
 
     channel: int
     programs: Sequence[int]
@@ -107,18 +120,18 @@ class Part(NamedTuple):
 
     @property
     def is_drums(self) -> bool:
-        """Whether it is percussion."""
+        """Returns whether it is percussion."""
         return self.channel == DRUM_CHANNEL
 
 
 class Section:
-    """One letter of the form: its harmony, and the methods that make up what a part plays on it.
+    """A section of the form: its harmony, and the methods that compose what a part plays over it.
 
     The methods return notes [(start, length, pitch, accent)], in steps from the start of the section and MIDI pitches.
     """
 
     def __init__(self, rng: random.Random, style: Style, metre: str, tonic: int, mode: str, symbols: list, bars: int):
-        """`symbols` are the chords, `mode` holds semitones above the tonic, `bars` is the length of the section."""
+        """Draws the harmony from the chord `symbols`; `mode` holds semitones above the tonic, `bars` is the length."""
         self.rng, self.style, self.bars = rng, style, bars
         self.bar, self.beat = METRES[metre]
         self.rhythms = {**RHYTHMS, **RHYTHMS_68} if self.beat == 6 else RHYTHMS
@@ -137,7 +150,7 @@ class Section:
         self.chord_at = [chord for chord in chords for _ in range(chord.length)]
 
     def strokes(self, names: str) -> list[tuple[float, float, int, Chord]]:
-        """Draws one of the named rhythms, plays it through the section, with another now and then in every 4th bar."""
+        """Draws one of the named rhythms and repeats it through the section; every fourth bar can have another one."""
         names = names.replace("style", self.style.rhythms)
         rhythms = [rhythm for n in names.split() for rhythm in self.rhythms.get(n, self.rhythms["eighths"])]
         main, other = (_strokes(self.rng.choice(rhythms), self.bar) for _ in range(2))
@@ -148,7 +161,7 @@ class Section:
         return played
 
     def play(self, part: Part, role: str) -> list[tuple[float, float, int, float]]:
-        """What the part plays in a role; articulated from staccato to legato."""
+        """Composes what the part plays in a role, with one articulation between staccato and legato."""
         rng = self.rng
         pivot = min(rng.randint(part.low, max(part.low, part.high - 12)), part.family.high - 10)
         notes = self.chordal(role, pivot) if role in CHORD_ROLES else getattr(self, role)(part, pivot)
@@ -157,9 +170,10 @@ class Section:
         return [(s, max(n * gate, 0.3), p, a) for s, n, p, a in notes]
 
     def chordal(self, role: str, pivot: int) -> list:
-        """Chords in a rhythm: pads, comping, strums, stabs, power chords, tremolo, and hits here and there."""
+        """Composes chords in a rhythm: pads, comping, strums, stabs, power chords, tremolo, and single hits."""
         rng = self.rng
         rhythms, voicings = CHORD_ROLES[role]
+        strokes: list[tuple[float, float, int, Chord]]
         kind = rng.choice(voicings.split())
         if role == "pad" and rng.random() < 0.7:
             strokes = [(chord.start, chord.length, 0, chord) for chord in self.chords]
@@ -172,12 +186,12 @@ class Section:
         notes = []
         for i, (start, length, accent, chord) in enumerate(strokes):
             voicing = _voicing(chord, kind, pivot)
-            up = stagger and i % 2  # the hand comes back
+            up = stagger and i % 2  # every other strum goes upwards
             notes += [(start + j * stagger, length, p, accent) for j, p in enumerate(voicing[::-1] if up else voicing)]
         return notes
 
     def arp(self, part: Part, pivot: int) -> list:
-        """Broken chords and runs."""
+        """Composes broken chords and runs."""
         kind = self.rng.choice(("close", "wide", "open", "run"))
         order = self.rng.choice(("0123", "0212", "3210", "012321", "0213", "01234565"))
         notes = []
@@ -187,7 +201,7 @@ class Section:
         return notes
 
     def stride(self, part: Part, pivot: int) -> list:
-        """Two hands: a low root on the strong beats, the chord on the others."""
+        """Composes for two hands: a low root on the strong beats, the chord on the others."""
         low = pivot - self.rng.choice((12, 12, 19, 24))
         notes = []
         for start, length, accent, chord in self.strokes("pulse"):
@@ -197,7 +211,7 @@ class Section:
         return notes
 
     def bass(self, part: Part, pivot: int) -> list:
-        """Roots, fifths, octaves, riffs, or a line that approaches the next root by step."""
+        """Composes a bass: roots, fifths, octaves, riffs, or a line that approaches the next root by step."""
         rng, low = self.rng, part.low
         figure = rng.choice(self.style.basses.split())
         intervals = BASS_FIGURES.get(figure) or rng.choices((0, 0, 0, 3, 5, 7, 10, 12), k=6)
@@ -216,11 +230,11 @@ class Section:
         return notes
 
     def riff(self, part: Part, pivot: int) -> list:
-        """One motif, repeated."""
+        """Composes one repeated motif."""
         return self.melody(part, pivot, ("fast", "medium"), ("aaaaaaab", "aaaabbbb"))
 
     def melody(self, part: Part, pivot: int, paces: Sequence[str] = PACES, plans: Sequence[str] = PLANS) -> list:
-        """A line of motifs of a bar that return: tones of the chord on accents, steps of the scale between."""
+        """Composes a line of one-bar motifs that recur: chord tones on accents, steps of the scale between them."""
         rng, low, high = self.rng, part.low, max(part.high, part.low + 14)
         pace, plan = rng.choice(paces), rng.choice(plans)
         bar = 12 if pace == "triplet" and self.bar == 16 else self.bar
@@ -243,25 +257,25 @@ class Section:
                 notes.append((i * self.bar + start, length, pitch, accent))
         if rng.random() < 0.25:  # in octaves or thirds
             shift = rng.choice((12, -12, 3, 4))
-            notes += [(s, n, p + shift, a - 0.5) for s, n, p, a in notes]
+            return notes + [(s, n, p + shift, a - 0.5) for s, n, p, a in notes]
         return notes
 
     def drums(self, kit: dict[str, int], light: bool) -> list:
-        """A groove, with a crash at the start and a fill at the end; `light` leaves only some of it."""
+        """Composes a groove, with a crash at the start and a fill at the end; `light` keeps only one or two drums."""
         rng, bar, end = self.rng, self.bar, self.bars * self.bar
         name = {12: "waltz" if self.beat == 4 else "six"}.get(bar) or rng.choice(self.style.grooves.split())
         lanes = [lane.split(":") for lane in rng.choice(GROOVES[name]).split()]
         if light:
             lanes = rng.sample(lanes, min(len(lanes), rng.choice((1, 2))))
-        elif rng.random() < 0.4:  # one more player: any percussion, any rhythm
+        elif rng.random() < 0.4:  # an additional player: any percussion, any rhythm
             rhythm = "".join(rng.choices("xxg...", k=rng.choice((3, 7, bar - 1))))
             lanes.append([rng.choice("mwgGvayTtcx"), "x" + rhythm])
         swap = {"h": rng.choice("hhhhhdpm"), "d": rng.choice("ddddh")}
         length = rng.choice((0.5, 1, 1, 2, 4))
         fill = 0 if light else rng.choice((0, 0, 4, 6, 8, bar))  # steps
-        notes = []
+        notes: list[tuple[float, float, int, float]] = []
         for letter, rhythm in lanes:
-            strokes = _strokes(rhythm if len(rhythm) != 12 else rhythm + rhythm[:4], bar)  # no triplets here
+            strokes = _strokes(rhythm if len(rhythm) != 12 else rhythm + rhythm[:4], bar)  # not triplets
             key = kit[swap.get(letter, letter)]
             notes += [(b + s, length, key, a) for b in range(0, end, bar) for s, _, a in strokes if b + s < end - fill]
         keys = [kit[key] if key in kit else int(key) for key in rng.choice(FILLS).split()]
@@ -274,7 +288,7 @@ class Section:
         return notes
 
     def controls(self, part: Part, role: str, notes: list) -> list[tuple[float, int, int, int]]:
-        """Pedal, swells, vibrato that sets in late, bends: [(start, kind, number, value)], start in steps."""
+        """Returns pedal, swells, delayed vibrato and bends: [(start, kind, number, value)], start in steps."""
         rng = self.rng
         if rng.random() < 0.65:
             return []
@@ -336,7 +350,7 @@ def compose(seed: int | Sequence[int], instruments: Sequence[Instrument]) -> Pie
             sections[letter] = Section(rng, style, metre, tonic, mode, symbols, longest)
             leads[letter] = rng.choice([p for p in playing[i] if "melody" in parts[p].family.roles] or [None])
         energy = {"I": -8, "Z": 0}.get(letter, 0) + rng.uniform(-6, 6)
-        stops = bars >= 4 and rng.random() < 0.1  # the band is silent in the last bar, but for the drums
+        stops = bars >= 4 and rng.random() < 0.1  # all but the drums are silent in the last bar
         end = start + bars * bar
         for p in playing[i]:
             if (letter, p) not in sketches:
@@ -361,7 +375,7 @@ def compose(seed: int | Sequence[int], instruments: Sequence[Instrument]) -> Pie
 
 
 def _excerpt(rng: random.Random, part: Part, notes: np.ndarray, bar: int, bars: int, stops: bool) -> np.ndarray:
-    """What a part plays of its notes this time: all that fit, two bars in turn, only the end, or no last bar."""
+    """Selects the notes that a part plays this time: all that fit, every other two bars, the end, or no last bar."""
     number = notes[:, 0] // bar
     plays = number < bars
     if stops and not part.is_drums:
@@ -376,12 +390,13 @@ def _is_minor(progression: str) -> bool:
 
 
 def _form(rng: random.Random, n_bars: float, long: int) -> list[tuple[str, int]]:
-    """Sections (letter, bars): a form, repeated and cut to `n_bars`; mostly with a last bar of one chord (Z)."""
-    letters, left, form = rng.choice(FORMS), round(n_bars), []
+    """Returns sections (letter, bars): a form, repeated and cut to `n_bars`, often with a last bar of one chord (Z)."""
+    letters, left = rng.choice(FORMS), round(n_bars)
+    form: list[tuple[str, int]] = []
     while left > 0:
         for letter in letters.replace("I", "") if form else letters:
             bars = max(4, long // 2) if letter == "I" else long
-            bars = left if left < bars + 4 else bars  # no scrap at the end
+            bars = left if left < bars + 4 else bars  # a remainder below four bars joins the section before it
             if bars:
                 form.append((letter, bars))
                 left -= bars
@@ -389,7 +404,7 @@ def _form(rng: random.Random, n_bars: float, long: int) -> list[tuple[str, int]]
 
 
 def _cast(rng: random.Random, style: Style, instruments: Sequence[Instrument]) -> list[Part]:
-    """Draws the parts; where instruments are few, some have two."""
+    """Draws the parts; with few instruments, some have two parts."""
     players = [instrument for instrument in instruments if not instrument.is_percussion]
     channels = [channel for channel in range(16) if channel != DRUM_CHANNEL]
     if len(players) > len(channels):
@@ -414,7 +429,7 @@ def _cast(rng: random.Random, style: Style, instruments: Sequence[Instrument]) -
 
 
 def _arrange(rng: random.Random, letters: list[str], parts: list[Part]) -> list[list[int]]:
-    """Draws the parts that play in each section: each somewhere, hardly any everywhere, sometimes one or two alone."""
+    """Draws which parts play in each section: each plays somewhere, few everywhere, and sometimes only one or two."""
     crowd = max(1.0, len(parts) / 9)  # many instruments take turns
     steady = [part.family.activity / crowd * rng.uniform(0.75, 1.15) for part in parts]
     playing = []
@@ -433,7 +448,7 @@ def _arrange(rng: random.Random, letters: list[str], parts: list[Part]) -> list[
 
 
 def _sketch(section: Section, part: Part, kit: dict, leads: bool, letter: str) -> tuple[np.ndarray, list, int]:
-    """What a part plays in a section: notes [note, (start, length, pitch, accent)], controls, program."""
+    """Composes a part of a section: notes [note, (start, length, pitch, accent)], controls, program."""
     rng = section.rng
     if part.is_drums:
         close = [(0, 4, kit["k"], 1), (0, 4, kit["x"], 1)]
@@ -447,8 +462,10 @@ def _sketch(section: Section, part: Part, kit: dict, leads: bool, letter: str) -
     return np.array(notes, float), section.controls(part, role, notes), program
 
 
-def _clock(rng: random.Random, noise, style: Style, step_s: float, bars: int, metre: str) -> Callable:
-    """Steps -> seconds: swing, a tempo that breathes from bar to bar, a ritardando in some pieces."""
+def _clock(
+    rng: random.Random, noise: np.random.Generator, style: Style, step_s: float, bars: int, metre: str
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns a function from steps to seconds, with swing, a tempo that varies by bar and some ritardandos."""
     bar, beat = METRES[metre]
     bar_s = step_s * bar * (1 + noise.normal(0, rng.choice((0, 0, 0.004, 0.012)), bars + 1))
     if rng.random() < 0.3:
@@ -459,7 +476,7 @@ def _clock(rng: random.Random, noise, style: Style, step_s: float, bars: int, me
     bars_s = np.cumsum([0, rng.uniform(0.05, 0.4), *bar_s])  # before the first bar: time for the controls
     probability, unit = map(float, style.swing.split())
     swings = rng.random() < probability and bar % unit == 0 and (beat == 4 or unit == 2)
-    late = unit / 2 * (1 + (rng.uniform(0.12, 0.36) if swings else 0))  # a third makes triplets
+    late = unit / 2 * (1 + (rng.uniform(0.12, 0.36) if swings else 0))  # 1/3 makes triplets
 
     def seconds(steps: np.ndarray) -> np.ndarray:
         phase = steps % unit
@@ -469,8 +486,15 @@ def _clock(rng: random.Random, noise, style: Style, step_s: float, bars: int, me
     return seconds
 
 
-def _perform(rng: random.Random, noise, parts: list[Part], notes: np.ndarray, controls: np.ndarray, seconds) -> list:
-    """Plays what is written, with the timing and the strength of players.
+def _perform(
+    rng: random.Random,
+    noise: np.random.Generator,
+    parts: list[Part],
+    notes: np.ndarray,
+    controls: np.ndarray,
+    seconds: Callable[[np.ndarray], np.ndarray],
+) -> list[tuple]:
+    """Gives the notes the timing and the velocities of human players.
 
     `notes` [note, (start, length, pitch, accent, part, program, energy)] and
     `controls` [control, (start, part, kind, number, value)] -> rows for `make_piece`.
@@ -491,7 +515,7 @@ def _perform(rng: random.Random, noise, parts: list[Part], notes: np.ndarray, co
     velocity = velocity + depth * (accent + noise.normal(0, 0.3, len(notes)) + energy / 10)
     bank = np.where(channel == DRUM_CHANNEL, DRUM_BANK, 0)
     octaves = np.maximum(np.ceil((21 - pitch) / 12), 0) - np.maximum(np.ceil((pitch - 108) / 12), 0)
-    pitch = pitch + 12 * np.where(bank, 0, octaves)  # onto the keys of a piano
+    pitch = pitch + 12 * np.where(bank, 0, octaves)  # into the range of a piano
 
     columns = np.array([start_s, end_s, channel, bank, program, pitch, np.clip(np.round(velocity), 12, 127)])
     columns = columns[:, np.lexsort((start_s, pitch, channel))]

@@ -60,7 +60,7 @@ class Decoder:
         self.lost_samples = 0
         self._source = io.BufferedReader(Section(open(path, "rb"), begin, end), _BUFFER_BYTES)  # noqa: SIM115
         try:
-            self._container = av.open(self._source, options=_OPTIONS)
+            self._container: Any = av.open(self._source, options=_OPTIONS)
         except (av.error.FFmpegError, ValueError) as error:
             self._source.close()
             raise InputError(f"{path}: not a sound file that can be read ({_reason(error)})") from None

@@ -31,7 +31,7 @@ from data_gen.files import replacing, walk, write_atomically
 from data_gen.instruments import DRUM_BANK, Instrument
 from data_gen.songs import music_signature, name_songs
 
-INDEX_VERSION = 1  # raise it when the reader or the index changes: older caches are then read again
+INDEX_VERSION = 2  # raise it when the reader or the index changes: older caches are then read again
 MIN_FILES_FOR_PROCESSES = 50  # below it, starting processes takes longer than reading the files
 
 

@@ -1,23 +1,20 @@
 """One MIDI file -> Piece: every event that a synthesiser needs, at its true time in seconds.
 
-The file is read with mido. All tracks are merged before time is computed, so that tempo changes count wherever they
-stand, and banks and programs are followed per channel as a General MIDI player does.
+`midi_file` reads the bytes and `channels` follows banks and programs. Here all tracks are merged before time is
+computed, so that tempo changes count on whatever track they are, and the end of each note is found.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import io
+import functools
 import pathlib
-import signal
-import threading
 
-import mido
 import numpy as np
-from mido.midifiles import meta
+from absl import logging
 
-from data_gen import InputError
+from data_gen import InputError, channels, midi_file
+from data_gen.channels import ALL_NOTES_OFF, ALL_SOUND_OFF, RESET_CONTROLLERS, SUSTAIN
 from data_gen.instruments import DRUM_BANK, Instrument
 
 SUFFIXES = (".mid", ".midi", ".kar", ".rmi")  # of file names, in lower case
@@ -29,7 +26,7 @@ EVENT = np.dtype(
         ("time_s", "f8"),  # seconds from the start of the piece
         ("end_s", "f8"),  # NOTE_ON: when it stops sounding (release of the key or, later, of the pedal); others: time_s
         ("kind", "u1"),  # NOTE_ON ... KEY_PRESSURE
-        ("channel", "u1"),  # 0 to 15
+        ("channel", "u1"),  # port * 16 + MIDI channel, each counted from 0
         ("bank", "u1"),  # NOTE_ON: SoundFont bank in force, DRUM_BANK for percussion; others: 0
         ("program", "u1"),  # NOTE_ON: program in force; others: 0
         ("number", "u1"),  # pitch of a note, number of a controller; others: 0
@@ -38,21 +35,12 @@ EVENT = np.dtype(
 )
 """One row of `Piece.events`."""
 
-# Controllers with a meaning of their own (MIDI 1.0 specification, table III).
-BANK_SELECT, BANK_SELECT_LSB, SUSTAIN, ALL_SOUND_OFF, RESET_CONTROLLERS, ALL_NOTES_OFF = 0, 32, 64, 120, 121, 123
-DRUM_CHANNEL = 9
-
-# What a file may cost. A song is far below each of them; a file above one is damaged or made to hurt.
-MAX_FILE_BYTES = 2 << 20  # mido makes 300 bytes of objects of each byte
-MAX_TRACKS = 1_000
-MAX_EVENTS = 500_000
-MAX_DURATION_S = 4 * 3600.0
-MAX_PARSING_S = 30.0
+MAX_DURATION_S = 4 * 3600.0  # of a piece; a longer one is damaged or made to hurt
 
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-    """A piece of music as a synthesiser hears it.
+    """A piece of music, as events for a synthesiser.
 
     Attributes:
         name: where it came from, for messages and file names.
@@ -66,30 +54,37 @@ class Piece:
 
     @property
     def notes(self) -> np.ndarray:
-        """The NOTE_ON rows of `events`."""
+        """Returns the NOTE_ON rows of `events`."""
         return self.events[self.events["kind"] == NOTE_ON]
 
     def notes_of(self, instrument: Instrument) -> np.ndarray:
-        """The NOTE_ON rows that belong to the instrument."""
+        """Returns the NOTE_ON rows that belong to the instrument."""
         notes = self.notes
         return notes[instrument.owns(notes)]
 
 
-class _AnyKeySignature(meta.MetaSpec_key_signature):
-    """Key signatures do not sound, so an undefined one is no reason to refuse a song."""
+def is_percussion(events: np.ndarray) -> np.ndarray:
+    """Returns which events concern notes of percussion, bool [event]: notes, their releases and key pressures.
 
-    def decode(self, message, data):
-        try:
-            super().decode(message, data)
-        except (meta.KeySignatureError, IndexError):
-            message.key = "C"
-
-
-meta.add_meta_spec(_AnyKeySignature)
+    A channel can play percussion at one time and melody at another. So a release or key pressure belongs with the note
+    struck last by the same key; before any note of its key, with percussion if its channel has any.
+    """
+    is_note = events["kind"] == NOTE_ON
+    is_drum = is_note & (events["bank"] == DRUM_BANK)
+    of_channel = np.zeros(256, bool)
+    of_channel[events["channel"][is_drum]] = True
+    result = of_channel[events["channel"]] & np.isin(events["kind"], (NOTE_ON, NOTE_OFF, KEY_PRESSURE))
+    keys = events["channel"].astype(np.int32) * 128 + events["number"]
+    order = np.argsort(np.where(result, keys, -1), kind="stable")
+    order = order[len(events) - np.count_nonzero(result) :]  # without the events of other kinds and channels
+    last_note = np.maximum.accumulate(np.where(is_note[order], np.arange(len(order)), -1))
+    has_note = (last_note >= 0) & (keys[order[last_note]] == keys[order])
+    result[order[has_note]] = is_drum[order[last_note[has_note]]]
+    return result
 
 
 def read_midi(path: str | pathlib.Path) -> Piece:
-    """Reads a Standard MIDI File of format 0, 1 or 2.
+    """Reads a Standard MIDI File of format 0, 1 or 2; logs one warning if it is damaged and played all the same.
 
     Raises InputError, naming the file and the reason, if it cannot be read or holds no note.
     """
@@ -102,111 +97,92 @@ def read_midi(path: str | pathlib.Path) -> Piece:
 
 
 def parse_midi(data: bytes, name: str) -> Piece:
-    """Like `read_midi`, for the bytes of a file; `name` names it in messages."""
-    if len(data) > MAX_FILE_BYTES:
-        raise InputError(f"{name}: {len(data)} bytes, more than a song needs (limit {MAX_FILE_BYTES})")
-    if data[:4] == b"RIFF" and b"MThd" in data[:64]:  # an RMID file: a MIDI file in a RIFF wrapper
-        data = data[data.index(b"MThd") :]
-    if data[:4] != b"MThd":
-        raise InputError(f"{name}: not a MIDI file (it does not begin with MThd)")
-    try:
-        with _time_limit(name):
-            midi_file = mido.MidiFile(file=io.BytesIO(data), clip=True)
-    except InputError:
-        raise
-    except (EOFError, OSError, ValueError, KeyError, IndexError, TypeError) as error:
-        raise InputError(f"{name}: damaged MIDI file ({str(error) or 'it ends too early'})") from None
-    if len(midi_file.tracks) > MAX_TRACKS:
-        raise InputError(f"{name}: {len(midi_file.tracks)} tracks, more than a song needs (limit {MAX_TRACKS})")
-    try:
-        ticks, messages = _merged(midi_file)
-    except OverflowError:
-        raise InputError(f"{name}: damaged MIDI file (a delta time without end)") from None
-    if len(messages) > MAX_EVENTS:
-        raise InputError(f"{name}: {len(messages)} events, more than a song needs (limit {MAX_EVENTS})")
-    times_s = _seconds(midi_file.ticks_per_beat, ticks, messages, name)
-    return make_piece(name, _playable(times_s, messages))
+    """Does what `read_midi` does for the bytes of a file; `name` names it in messages."""
+    file = midi_file.parse(data, name)
+    ticks, messages, ports = _merged(file.tracks)
+    times_s = _seconds(file.ticks_per_beat, ticks, messages)
+    rows = _rows(times_s, messages, ports)
+    sounds_s = [row[0] for row in rows if row[1] in (NOTE_ON, NOTE_OFF)]
+    if sounds_s and sounds_s[-1] > MAX_DURATION_S:
+        raise InputError(f"{name}: lasts {sounds_s[-1]:.0f} s, more than a song needs (limit {MAX_DURATION_S:.0f} s)")
+    if file.repairs and not sounds_s:
+        raise InputError(f"{name}: damaged MIDI file, without a note that can be read ({_first_of(file.repairs)})")
+    # Anything else that comes hours later is a slip of the program that wrote the file: the piece ends before it.
+    piece = make_piece(name, [row for row in rows if row[0] <= MAX_DURATION_S])
+    if file.repairs:
+        _warn_once(f"{name}: damaged MIDI file, played as far as it can be read ({_first_of(file.repairs)})")
+    return piece
 
 
-@contextlib.contextmanager
-def _time_limit(name: str):
-    """Raises InputError in the block when it takes too long; in the main thread alone, where Python takes signals."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def expire(*_):
-        raise InputError(f"{name}: not read within {MAX_PARSING_S:.0f} s; a song takes a tenth of a second")
-
-    before = signal.signal(signal.SIGALRM, expire)
-    signal.setitimer(signal.ITIMER_REAL, MAX_PARSING_S)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0.0)
-        signal.signal(signal.SIGALRM, before)
+def _first_of(repairs: list[str]) -> str:
+    """Returns the first phrase and how many more there are: a message has one line."""
+    return repairs[0] + (f", and {len(repairs) - 1} more" if len(repairs) > 1 else "")
 
 
-def _merged(midi_file: mido.MidiFile) -> tuple[np.ndarray, list]:
-    """All messages of all tracks -> (ticks [message], messages), in playing order: by tick, then by track."""
-    ticks, messages = [], []
-    for track in midi_file.tracks:
-        tick = 0
-        for message in track:
-            tick += message.time
-            ticks.append(tick)
-            messages.append(message)
-    ticks = np.array(ticks, np.float64)
+@functools.lru_cache(maxsize=10_000)
+def _warn_once(line: str) -> None:
+    """Logs a warning the first time; a file is read more than once in a run."""
+    logging.warning("%s", line)
+
+
+def _merged(tracks: list[list[midi_file.Message]]) -> tuple[np.ndarray, list[midi_file.Message], list[int]]:
+    """Returns (ticks [message], messages, their ports) of all tracks in playing order: by tick, then by track."""
+    messages = [message for track in tracks for message in track]
+    ports = [port for of_track in channels.ports(tracks) for port in of_track]
+    ticks = np.array([message[0] for message in messages], np.float64)
     order = np.argsort(ticks, kind="stable")
-    return ticks[order], [messages[i] for i in order]
+    return ticks[order], [messages[i] for i in order], [ports[i] for i in order]
 
 
-def _seconds(ticks_per_beat: int, ticks: np.ndarray, messages: list, name: str) -> np.ndarray:
-    """Time in seconds of each message, by the tempo changes among all of them."""
+def _seconds(ticks_per_beat: int, ticks: np.ndarray, messages: list[midi_file.Message]) -> np.ndarray:
+    """Returns the time of each message in seconds, by the tempo changes among all of them."""
     if ticks_per_beat < 0:  # SMPTE: frames per second and ticks per frame; 29 stands for 29.97
         frames_hz = -(ticks_per_beat >> 8)
-        times_s = ticks / ((30000 / 1001 if frames_hz == 29 else frames_hz) * (ticks_per_beat & 0xFF or 1))
-    elif ticks_per_beat == 0:
-        raise InputError(f"{name}: damaged MIDI file (zero ticks per beat)")
-    else:
-        changes = [i for i, message in enumerate(messages) if message.type == "set_tempo" and message.tempo > 0]
-        change_ticks = np.concatenate([[0.0], ticks[changes]])
-        s_per_tick = np.array([500_000] + [messages[i].tempo for i in changes]) * 1e-6 / ticks_per_beat
-        change_s = np.concatenate([[0.0], np.cumsum(np.diff(change_ticks) * s_per_tick[:-1])])
-        segment = np.searchsorted(change_ticks, ticks, side="right") - 1
-        times_s = change_s[segment] + (ticks - change_ticks[segment]) * s_per_tick[segment]
-    if len(times_s) and times_s[-1] > MAX_DURATION_S:
-        raise InputError(f"{name}: lasts {times_s[-1]:.0f} s, more than a song needs (limit {MAX_DURATION_S:.0f} s)")
-    return times_s
+        return ticks / ((30000 / 1001 if frames_hz == 29 else frames_hz) * (ticks_per_beat & 0xFF or 1))
+    changes, us_per_beat = [], [500_000]
+    for i, (_, status, number, content) in enumerate(messages):
+        if status == midi_file.META and number == midi_file.SET_TEMPO and len(content) >= 3:
+            tempo = int.from_bytes(content[:3], "big")
+            if tempo > 0:
+                changes.append(i)
+                us_per_beat.append(tempo)
+    change_ticks = np.concatenate([[0.0], ticks[changes]])
+    s_per_tick = np.array(us_per_beat) * 1e-6 / ticks_per_beat
+    change_s = np.concatenate([[0.0], np.cumsum(np.diff(change_ticks) * s_per_tick[:-1])])
+    segment = np.searchsorted(change_ticks, ticks, side="right") - 1
+    return change_s[segment] + (ticks - change_ticks[segment]) * s_per_tick[segment]
 
 
-def _playable(times_s: np.ndarray, messages: list) -> list[tuple]:
-    """Messages -> rows (time_s, kind, channel, bank, program, number, value); bank and program are resolved."""
-    bank, program = [0] * 16, [0] * 16
-    pending_bank = [0] * 16
-    bank[DRUM_CHANNEL] = pending_bank[DRUM_CHANNEL] = DRUM_BANK
-    rows = []
-    for time_s, message in zip(times_s.tolist(), messages):
-        kind = message.type
-        if kind == "note_on" and message.velocity > 0:
-            channel = message.channel
-            rows.append((time_s, NOTE_ON, channel, bank[channel], program[channel], message.note, message.velocity))
-        elif kind in ("note_off", "note_on"):
-            rows.append((time_s, NOTE_OFF, message.channel, 0, 0, message.note, 0))
-        elif kind == "control_change":
-            # Bank select waits for the next program change; percussion keeps its bank ("GS" behaviour, as FluidSynth).
-            if message.control == BANK_SELECT and message.channel != DRUM_CHANNEL:
-                pending_bank[message.channel] = message.value
-            elif message.control not in (BANK_SELECT, BANK_SELECT_LSB):
-                rows.append((time_s, CONTROL, message.channel, 0, 0, message.control, message.value))
-        elif kind == "program_change":
-            bank[message.channel], program[message.channel] = pending_bank[message.channel], message.program
-        elif kind == "pitchwheel":
-            rows.append((time_s, BEND, message.channel, 0, 0, 0, message.pitch))
-        elif kind == "aftertouch":
-            rows.append((time_s, CHANNEL_PRESSURE, message.channel, 0, 0, 0, message.value))
-        elif kind == "polytouch":
-            rows.append((time_s, KEY_PRESSURE, message.channel, 0, 0, message.note, message.value))
+def _rows(times_s: np.ndarray, messages: list[midi_file.Message], ports: list[int]) -> list[tuple]:
+    """Returns rows (time_s, kind, channel, bank, program, number, value), with bank and program of each note."""
+    state = channels.Channels()
+    voices = state.voices
+    rows: list[tuple] = []
+    for time_s, (_, status, number, value), port in zip(times_s.tolist(), messages, ports):
+        kind = status & 0xF0
+        if status < 0xF0:
+            channel = port * 16 + (status & 0x0F)
+        if kind == 0x90 and value > 0:
+            state.use(channel)
+            rows.append((time_s, NOTE_ON, channel, *voices[channel], number, value))
+        elif kind in (0x80, 0x90):
+            rows.append((time_s, NOTE_OFF, channel, 0, 0, number, 0))
+        elif kind == 0xB0:
+            if not state.change_control(channel, number, value):
+                rows.append((time_s, CONTROL, channel, 0, 0, number, value))
+        elif kind == 0xC0:
+            state.change_program(channel, number)
+        elif kind == 0xE0:
+            state.use(channel)
+            rows.append((time_s, BEND, channel, 0, 0, 0, (value << 7 | number) - 8192))
+        elif kind == 0xD0:
+            state.use(channel)
+            rows.append((time_s, CHANNEL_PRESSURE, channel, 0, 0, 0, number))
+        elif kind == 0xA0:
+            rows.append((time_s, KEY_PRESSURE, channel, 0, 0, number, value))
+        elif status == midi_file.SYSTEM_EXCLUSIVE:
+            controls = state.receive_exclusive(port, value)
+            rows += [(time_s, CONTROL, channel, 0, 0, number, value) for channel, number, value in controls]
     return rows
 
 
@@ -229,40 +205,41 @@ def make_piece(name: str, rows: list[tuple]) -> Piece:
 
 
 def _note_ends_s(rows: list[tuple], duration_s: float) -> np.ndarray:
-    """For each NOTE_ON when it stops sounding; for every other event its own time."""
+    """Returns for each NOTE_ON when it stops sounding, and for every other event its own time: [row], in seconds."""
     ends_s = np.array([row[0] for row in rows])
-    held: dict[tuple[int, int], int] = {}  # (channel, pitch) -> row of the note whose key is down
-    pedalled: dict[tuple[int, int], int] = {}  # ... whose key is up and whose pedal is down
-    pedal_down = [False] * 16
+    # [channel] {pitch: row}: per channel, so that releasing a channel takes no longer than it has notes.
+    held: list[dict[int, int]] = [{} for _ in range(256)]  # notes whose key is down
+    pedalled: list[dict[int, int]] = [{} for _ in range(256)]  # notes whose key is up and whose pedal is down
+    is_pedal_down = [False] * 256
 
-    def release(time_s, notes, channel):
-        for key in [key for key in notes if key[0] == channel]:
-            ends_s[notes.pop(key)] = time_s
+    def release(time_s: float, notes: dict[int, int]) -> None:
+        for row in notes.values():
+            ends_s[row] = time_s
+        notes.clear()
 
     for row, (time_s, kind, channel, _, _, number, value) in enumerate(rows):
-        key = (channel, number)
         if kind == NOTE_ON:
-            for notes in (held, pedalled):  # the same key struck again ends the earlier note
-                if key in notes:
-                    ends_s[notes.pop(key)] = time_s
-            held[key] = row
-        elif kind == NOTE_OFF and key in held:
-            if pedal_down[channel]:
-                pedalled[key] = held.pop(key)
+            for notes in (held[channel], pedalled[channel]):  # the same key struck again ends the earlier note
+                if number in notes:
+                    ends_s[notes.pop(number)] = time_s
+            held[channel][number] = row
+        elif kind == NOTE_OFF and number in held[channel]:
+            if is_pedal_down[channel]:
+                pedalled[channel][number] = held[channel].pop(number)
             else:
-                ends_s[held.pop(key)] = time_s
+                ends_s[held[channel].pop(number)] = time_s
         elif kind == CONTROL and number in (SUSTAIN, RESET_CONTROLLERS):
-            pedal_down[channel] = number == SUSTAIN and value >= 64
-            if not pedal_down[channel]:
-                release(time_s, pedalled, channel)
+            is_pedal_down[channel] = number == SUSTAIN and value >= 64
+            if not is_pedal_down[channel]:
+                release(time_s, pedalled[channel])
         elif kind == CONTROL and number == ALL_NOTES_OFF:
-            if pedal_down[channel]:
-                pedalled.update({key: held.pop(key) for key in list(held) if key[0] == channel})
-            release(time_s, held, channel)
+            if is_pedal_down[channel]:
+                pedalled[channel].update(held[channel])
+                held[channel].clear()
+            release(time_s, held[channel])
         elif kind == CONTROL and number == ALL_SOUND_OFF:
-            release(time_s, held, channel)
-            release(time_s, pedalled, channel)
-    for notes in (held, pedalled):
-        for row in notes.values():
-            ends_s[row] = duration_s
+            release(time_s, held[channel])
+            release(time_s, pedalled[channel])
+    for notes in (*held, *pedalled):
+        release(duration_s, notes)
     return ends_s

@@ -1,7 +1,7 @@
-"""What the composer draws from: metres, harmony, rhythms, grooves, styles, forms, and what the instruments can do.
+"""The tables that the composer draws from: metres, harmony, rhythms, grooves, styles, forms, families of instruments.
 
-What is often drawn stands there often. Positions and lengths are counted in steps: a step is a sixteenth note, in 6/8
-as well.
+Entries that are to be drawn more often are repeated. Positions and lengths are counted in steps: a step is a sixteenth
+note, in 6/8 as well.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 
 def _table(text: str) -> dict[str, list[str]]:
-    """Lines `name | entry | ...` -> {name: entries}; a name may have several lines."""
+    """Parses lines `name | entry | ...` into {name: entries}; a name may have several lines."""
     table: dict[str, list[str]] = {}
     for line in text.strip().splitlines():
         name, *entries = (cell.strip() for cell in line.split("|"))
@@ -64,7 +64,7 @@ chug | X-xxX-xxX-xxX-xx | XxxxXxxxXxxxXxxx | X-x-x-x-x-x-x-x- | X..x..X..X..X.x.
 stab | X-.............. | ..........X-X-.. | X-....X-........ | ....X.......X.X. | ..X..X..X.......
 house | ..X-..X-..X-..X- | X--X--X--X--X-X- | X-..X-..X-..X-..
 """)
-RHYTHMS_68 = {  # where a cut to twelve steps would not do
+RHYTHMS_68 = {  # instead of the first twelve steps of the rhythm above
     "pulse": ["X---x-X---x-", "X-..x-X-..x-"], "back": ["..x-x-..x-x-", "......X-...."], "sixteenths": ["X-x-xxX-x-xx"],
     "sync": ["X---x---x---", "X--x--x--x--"], "chug": ["X-xxxxX-xxxx"], "stab": ["X-..........", "......X-..x-"],
 }  # fmt: skip
@@ -77,7 +77,7 @@ slow 6 | X----- | X----------- | X---x-
 medium 6 | X-x-x- | X---x- | X--x-- | ..x-x- | ......
 fast 6 | Xxxxxx | X-xxxx | X-x-xx | X-x-x-
 triplet 6 | X-x-x- | X-----
-""")  # melodies are made of these, by pace and steps of a beat
+""")  # rhythmic cells of melodies, by pace and steps of a beat
 DRUM_KEYS = {  # letter of a groove -> keys of the General MIDI percussion map, one of which is drawn for a piece
     "k": (36, 36, 35), "s": (38, 38, 40), "r": (37, 37, 40), "c": (39, 39, 38), "h": (42, 42, 42, 44), "o": (46,),
     "p": (44,), "d": (51, 51, 59, 53), "x": (52, 55, 57), "m": (70, 82, 69, 54), "w": (56, 76, 54), "g": (63, 62, 60),
@@ -109,11 +109,15 @@ waltz | k:X........... s:....x...x... h:x... | k:X........... p:....x...x... d:x
 waltz | k:X.........x. r:....x...x... h:x.
 six | k:X........... s:......X..... h:x. | k:X...x....... s:......X...x. d:x. | k:X.....x..... r:....x.....x. m:x.
 six | s:X.xxx.X.x.x. k:X.....
-""")  # letter:rhythm of each drum; a rhythm is repeated to fill the bar
+""")  # letter:rhythm for each drum; a rhythm is repeated to fill the bar
 
 
 class Style(NamedTuple):
-    """Names in the tables above. Tempo in beats per minute; swing: its probability, steps of the unit that swings."""
+    """What is typical of a style: names in the tables above, separated by spaces, and these numbers.
+
+    tempo_bpm holds the lowest and highest tempo in beats per minute; swing holds its probability and the length in
+    steps of the unit that is divided unevenly; kits holds General MIDI drum kits.
+    """
 
     tempo_bpm: str
     swing: str
@@ -150,7 +154,10 @@ FORMS = ("IABABCB", "AABA", "IAABCAB", "ABACA", "IABCDB", "IAAABB")  # I: an int
 
 
 class Family(NamedTuple):
-    """Eight neighbouring programs: playable pitches, share of the sections in which they play, plausible roles."""
+    """Eight neighbouring programs: comfortable pitches, share of the sections in which they play, plausible roles.
+
+    The pitches are narrower than those of `instruments.playable_pitches`, which are the limits of what is possible.
+    """
 
     low: int
     high: int
@@ -159,7 +166,7 @@ class Family(NamedTuple):
 
 
 FAMILIES = {
-    name: Family(*map(int, pitches.split()), float(activity), tuple(roles.split()))
+    name: Family(int(pitches.split()[0]), int(pitches.split()[1]), float(activity), tuple(roles.split()))
     for name, (pitches, activity, roles) in _table("""
 piano | 28 98 | 0.95 | comp comp comp comp arp arp arp melody melody stride stride pad pad riff bass
 mallets | 45 96 | 0.45 | melody melody melody arp arp arp riff riff comp hits
@@ -181,7 +188,14 @@ distorted | 38 80 | 0.65 | power power power power power power riff riff riff me
 drums | 0 127 | 1.0 | drums
 """).items()
 }
-REGISTERS = {43: (28, 55), 47: (38, 57), 58: (28, 58), 67: (36, 69), 70: (34, 72), 72: (70, 100)}  # unlike the family
+REGISTERS = {
+    43: (28, 55),
+    47: (38, 57),
+    58: (28, 58),
+    67: (36, 69),
+    70: (34, 72),
+    72: (70, 100),
+}  # unlike their family
 BASS_FIGURES = {  # semitones above the root, stroke by stroke
     "root": (0,), "octave": (0, 12), "fifth": (0, 7, 12, 7), "line": (0, 4, 7, 9), "walk": (0, 4, 7, 9, 7, 5),
 }  # fmt: skip

@@ -1,7 +1,7 @@
-"""Which files are the same song, and which split a song belongs to: told by the music, not by names.
+"""Finds which files hold the same song, and assigns songs to splits, by their music and not by their names.
 
-Two files are the same song where enough of their runs of intervals agree: copies in another key, at another tempo, or
-slightly edited count as one.
+Two files are the same song if enough of their sequences of intervals agree: copies in another key, at another tempo, or
+slightly edited count as one song.
 """
 
 from __future__ import annotations
@@ -13,18 +13,20 @@ from collections.abc import Sequence
 import numpy as np
 
 from data_gen import midi
+from data_gen.instruments import DRUM_BANK
 
 VALIDATION_SHARE, TEST_SHARE = 0.1, 0.1
-NGRAM = 6  # intervals in a row that make a feature of a song's music
-SIGNATURE_SIZE = 32  # minima kept of a song's hashed features (Broder 1997, min-wise hashing)
+NGRAM = 6  # consecutive intervals that form one feature of the music
+SIGNATURE_SIZE = 32  # minima kept of the hashed features (min-wise hashing, Broder 1997)
 SAME_SONG = 0.5  # share of equal minima from which on two files are the same song
 
 
 def music_signature(piece: midi.Piece) -> tuple[int, ...]:
-    """What the music of a piece is made of, whatever its key, tempo and instruments.
+    """Returns a signature of the music of a piece that does not depend on key, tempo or instruments.
 
-    The features are the runs of NGRAM intervals within each channel (drums as they are), each chord folded to its top
-    note. Two pieces' signatures agree at a share of places near the share of features they have in common.
+    The features are all sequences of NGRAM intervals within each channel (of NGRAM keys for percussion), where a chord
+    counts as its top note. The share of places at which two signatures agree estimates the share of features that the
+    pieces have in common.
 
     Returns:
         SIGNATURE_SIZE integers below 2**32.
@@ -36,7 +38,7 @@ def music_signature(piece: midi.Piece) -> tuple[int, ...]:
         line = line[np.lexsort((line["number"], line["time_s"].round(3)))]
         is_top = np.append(np.diff(line["time_s"].round(3)) > 0, True)
         pitches = line["number"][is_top].astype(np.int16)
-        steps = pitches if channel == midi.DRUM_CHANNEL else np.diff(pitches)
+        steps = pitches if (line["bank"] == DRUM_BANK).any() else np.diff(pitches)
         if len(steps) < NGRAM:  # a short line is one feature
             features.add(zlib.crc32(steps.tobytes()))
             continue
@@ -52,14 +54,15 @@ def music_signature(piece: midi.Piece) -> tuple[int, ...]:
 
 
 def name_songs(signatures: Sequence[tuple[int, ...]], known: Sequence[int]) -> list[int]:
-    """Finds out which files are the same song.
+    """Numbers the songs of a set of files, so that files of the same song share a number.
 
     Args:
-        signatures: of the files, from `music_signature`.
-        known: the songs that the files were given before, 0 for new files. These stay, so that no song changes sides.
+        signatures: what `music_signature` returned for each file.
+        known: the number that each file has already, 0 for new files. Known numbers are kept, so that no song moves to
+            another split.
 
     Returns:
-        [file] a number above 0 for each; files of one song share it.
+        the number of each file, above 0.
     """
     order = sorted(range(len(signatures)), key=lambda i: (known[i] == 0, signatures[i]))  # then by content, not name
     holders: dict[tuple[int, int], list[int]] = collections.defaultdict(list)  # (place, minimum) -> files
@@ -78,7 +81,7 @@ def name_songs(signatures: Sequence[tuple[int, ...]], known: Sequence[int]) -> l
 
 
 def split_of(song: int) -> str:
-    """The split of a song, from its identity alone."""
+    """Returns the split of a song, which depends on nothing but its number."""
     draw = zlib.crc32(str(song).encode()) / 2**32
     if draw < TEST_SHARE:
         return "test"

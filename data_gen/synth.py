@@ -1,9 +1,9 @@
 """Plays a window of a piece through FluidSynth: all stems in one pass.
 
-One FluidSynth instance plays every instrument at once. Each instrument has its own sixteen channels and its own
-output group (FluidSynth sends synth channel c to group c modulo the number of groups), so that no stem contains sound
-of another, and they sum to the mixture. Each instrument has its own reverb and chorus, which are off for most visits:
-silence is then exactly zero.
+One FluidSynth instance plays every instrument at once. Each instrument has its own channels, sixteen or as many as a
+piece of several ports needs, and its own output group (FluidSynth sends synth channel c to group c modulo the number of
+groups), so that no stem contains sound of another, and they sum to the mixture. Each instrument has its own reverb and
+chorus, which are off for most visits: silence is then exactly zero.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ POLYPHONY = 512  # voices, twice FluidSynth's default, since several instruments
 # struck instruments of the ethnic and percussive families.
 _DECAYING_PROGRAMS = (*range(0, 16), *range(24, 38), 45, 46, 47, *range(104, 109), *range(112, 120))
 _RPN_CONTROLLERS = (6, 38, 96, 97, 98, 99, 100, 101)  # these only have a meaning in sequence
+_MAX_CHANNELS = 256  # of a FluidSynth instance (its setting synth.midi-channels)
 _REVERB_SEND, _CHORUS_SEND = 91, 93  # controllers
 # A piece's own effect sends are ignored, since `effects` decides, and so are its channel mode messages: omni, mono and
 # poly would act on all of FluidSynth's channels at once.
@@ -59,7 +60,7 @@ class Synthesizer:
             "synth.audio-channels": n_groups,
             "synth.audio-groups": n_groups,
             "synth.effects-groups": n_groups,
-            "synth.midi-channels": 16 * n_groups,
+            "synth.midi-channels": 16 * n_groups,  # more for a piece of several ports, see `_renew`
             "synth.polyphony": POLYPHONY,
             "synth.threadsafe-api": 0,  # one thread drives it; with it on, long renders lose events
         }.items():
@@ -92,14 +93,19 @@ class Synthesizer:
         for name in (b"synth.reverb.active", b"synth.chorus.active"):
             self._fluid.settings_setint(self._settings, name, int(active))
 
-    def _renew(self, effects: Sequence[Effects]) -> None:
+    def _renew(self, effects: Sequence[Effects], n_channels: int) -> None:
         """Replaces the FluidSynth instance, in half a millisecond, and moves the loaded SoundFont to the new one.
+
+        The new instance has `n_channels` channels for each instrument.
 
         `fluid_synth_system_reset` would keep the last gain of each voice, and ramp from it into the next note that the
         voice plays: a render would depend on those before it.
         """
         fluid = self._fluid
         self._activate_effects(bool(effects))
+        n_groups = len(self.instruments)
+        # FluidSynth wants a multiple of 16.
+        fluid.settings_setint(self._settings, b"synth.midi-channels", -(-n_channels * n_groups // 16) * 16)
         synth = fluid.new_synth(self._settings)
         fluid.remove_sfont(self._synth, self._font)
         self._font_id = fluid.add_sfont(synth, self._font)
@@ -109,7 +115,7 @@ class Synthesizer:
         fluid.log.clear()  # the old instance logs that its presets are gone
         for group, effect in enumerate(effects):
             fluid.set_reverb_group_roomsize(synth, group, effect.reverb_room)
-            for channel in range(group, 16 * len(self.instruments), len(self.instruments)):
+            for channel in range(group, n_channels * n_groups, n_groups):
                 fluid.cc(synth, channel, _REVERB_SEND, effect.reverb_send)
                 fluid.cc(synth, channel, _CHORUS_SEND, effect.chorus_send)
 
@@ -160,7 +166,7 @@ class Synthesizer:
         chased = _chase(piece.events, begin, preroll_block * BLOCK_SAMPLES / self.sample_rate)
         events = piece.events[np.concatenate([chased, np.arange(begin, end)])]
         blocks = np.concatenate([np.full(len(chased), preroll_block), np.ceil(times_blocks[begin:end])]).astype(int)
-        owners, routes = self._route(events)
+        owners, routes, n_channels = self._route(events, piece.name)
         has_route = np.array([bool(positions) for positions in routes])
         is_audible = np.where(events["kind"] == midi.NOTE_ON, owners >= 0, has_route[events["channel"]])
         is_audible &= (events["kind"] != midi.CONTROL) | ~np.isin(events["number"], _IGNORED_CONTROLLERS)
@@ -168,7 +174,7 @@ class Synthesizer:
         played = [column[is_audible].tolist() for column in (blocks, events, owners)]
         fluid = self._fluid
         with fluid.lock:
-            self._renew(effects)
+            self._renew(effects, n_channels)
             groups = self._silence((end_block - preroll_block) * BLOCK_SAMPLES)
             pointers = groups.ctypes.data + np.arange(len(groups), dtype=np.uint64) * np.uint64(groups.strides[0])
             if effects:  # reverb and chorus of each group, left and right, are added to the group's own buffers
@@ -193,40 +199,56 @@ class Synthesizer:
         groups.fill(0.0)
         return groups
 
-    def _route(self, events: np.ndarray) -> tuple[np.ndarray, list[list[int]]]:
-        """Finds the instrument of each note, and the instruments of each channel.
+    def _route(self, events: np.ndarray, name: str) -> tuple[np.ndarray, list[dict[int, int]], int]:
+        """Finds the instrument of each note, and the synth channels that receive the events of each channel.
+
+        Synth channel c leaves by group c modulo the number of instruments, so the k-th channel of the instrument at
+        `position` is k * number of instruments + position. In a piece of one port k is the MIDI channel; in one of
+        several ports the channels that an instrument has notes on are counted, since FluidSynth has 256 in all.
 
         Returns:
             owners: int8 [event], position of the instrument that plays the note, -1 for other events.
-            routes: for each of the 16 MIDI channels the positions of the instruments with notes on it.
+            routes: for each channel of the piece {position of an instrument with notes on it: synth channel}.
+            n_channels: how many channels each instrument needs, at least 16.
+
+        Raises:
+            RenderError: the piece plays an instrument on more channels than FluidSynth has.
         """
         is_note = events["kind"] == midi.NOTE_ON
         owners = np.full(len(events), -1, np.int8)
-        routes: list[list[int]] = [[] for _ in range(16)]
+        n_groups, n_channels = len(self.instruments), 16
+        has_one_port = not len(events) or events["channel"].max() < 16
+        routes: list[dict[int, int]] = [{} for _ in range(16 if has_one_port else 256)]
         for position, instrument in enumerate(self.instruments):
             mine = is_note & instrument.owns(events)
             owners[mine] = position
-            for channel in np.unique(events["channel"][mine]):
-                routes[channel].append(position)
-        return owners, routes
+            used = np.unique(events["channel"][mine]).tolist()
+            n_channels = max(n_channels, len(used))
+            for number, channel in enumerate(used):
+                routes[channel][position] = (channel if has_one_port else number) * n_groups + position
+        if n_channels * n_groups > _MAX_CHANNELS:
+            raise RenderError(
+                f"{name}: an instrument plays on {n_channels} channels, and FluidSynth has {_MAX_CHANNELS // n_groups} "
+                f"for each of {n_groups} instruments"
+            )
+        return owners, routes, n_channels
 
-    def _play(self, event: tuple, owner: int, routes: list[list[int]]) -> None:
+    def _play(self, event: tuple, owner: int, routes: list[dict[int, int]]) -> None:
         """Sends an event to FluidSynth, on the channels of the instruments that it concerns."""
         _, _, kind, channel, bank, program, number, value = event
-        fluid, synth, n_groups = self._fluid, self._synth, len(self.instruments)
+        fluid, synth = self._fluid, self._synth
         if kind == midi.NOTE_ON:
-            synth_channel = channel * n_groups + owner
+            synth_channel = routes[channel][owner]
             preset = self._preset(owner, bank, program)
             if self._selected.get(synth_channel) != preset:
                 fluid.program_select(synth, synth_channel, self._font_id, *preset)
                 self._selected[synth_channel] = preset
-            for position in routes[channel]:  # a repeated key ends the earlier note, whichever instrument played it
-                if position != owner:
-                    fluid.noteoff(synth, channel * n_groups + position, number)
+            for position, other_channel in routes[channel].items():
+                if position != owner:  # a repeated key ends the earlier note, whichever instrument played it
+                    fluid.noteoff(synth, other_channel, number)
             fluid.noteon(synth, synth_channel, number, value)
             return
-        for position in routes[channel]:
-            synth_channel = channel * n_groups + position
+        for synth_channel in routes[channel].values():
             if kind == midi.NOTE_OFF:
                 fluid.noteoff(synth, synth_channel, number)
             elif kind == midi.CONTROL:
@@ -271,14 +293,15 @@ def _chase(events: np.ndarray, begin: int, time_s: float) -> np.ndarray:
     is_state = np.isin(past["kind"], (midi.CONTROL, midi.BEND, midi.CHANNEL_PRESSURE))
     is_sequence = (past["kind"] == midi.CONTROL) & np.isin(past["number"], _RPN_CONTROLLERS)
     states = np.flatnonzero(is_state & ~is_sequence)
-    last = np.full((16, midi.KEY_PRESSURE, 128), -1)  # of several rows assigned to one place the last one stays
+    n_channels = int(past["channel"].max(initial=0)) + 1
+    last = np.full((n_channels, midi.KEY_PRESSURE, 128), -1)  # of several rows assigned to one place the last one stays
     last[past["channel"][states], past["kind"][states], past["number"][states]] = states
     controls = np.sort(np.concatenate([last[last >= 0], np.flatnonzero(is_sequence)]))
 
     decays = (past["bank"] == DRUM_BANK) | np.isin(past["program"], _DECAYING_PROGRAMS)
     sounds = (past["end_s"] > time_s) & ~(decays & (past["time_s"] < time_s - MAX_DECAYED_S))
     notes = np.flatnonzero((past["kind"] == midi.NOTE_ON) & sounds)
-    keys = past["channel"].astype(np.int16) * 128 + past["number"]
+    keys = past["channel"].astype(np.int32) * 128 + past["number"]
     is_release = past["kind"] == midi.NOTE_OFF
     releases = [note + np.flatnonzero(is_release[note:] & (keys[note:] == keys[note])) for note in notes]
     return np.concatenate([controls, notes, *releases])

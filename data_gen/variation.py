@@ -65,7 +65,7 @@ def vary(
         shift = _shift(events[is_note], instruments, variation.transpose, rng)
         # The keys of percussion are not pitches.
         is_pitched = np.isin(events["kind"], (midi.NOTE_ON, midi.NOTE_OFF, midi.KEY_PRESSURE))
-        is_pitched &= events["channel"] != midi.DRUM_CHANNEL
+        is_pitched &= ~midi.is_percussion(events)
         events["number"][is_pitched] = np.clip(events["number"][is_pitched].astype(np.int16) + shift, 0, 127)
     if variation.velocity:
         curve = (1.0 + variation.velocity) ** rng.uniform(-1.0, 1.0)

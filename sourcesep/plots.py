@@ -47,13 +47,12 @@ def plot_separation(folder: str, picture: str, start_s: float, length_s: float) 
         axes.remove()
     order = [grid[0, 0], *grid[1:].T.ravel()]
     for axes, (title, path) in zip(order, titles.items()):
-        with audio.open_audio(path) as file:
-            start = round(start_s * file.samplerate)
-            if not 0 <= start < file.frames:
-                raise InputError(f"{path}: lasts {file.frames / file.samplerate:.1f} s; lower --start_s={start_s:g}")
-            file.seek(start)
-            samples = file.read(round(length_s * file.samplerate), dtype="float32", always_2d=True)[:, 0]
-            draw_spectrogram(axes, samples, file.samplerate, title, start_s)
+        measures = audio.measure(path)
+        rate, start = measures.sample_rate, round(start_s * measures.sample_rate)
+        if not 0 <= start < measures.n_samples:
+            raise InputError(f"{path}: lasts {measures.n_samples / rate:.1f} s; lower --start_s={start_s:g}")
+        samples = audio.read_part(path, start, start + round(length_s * rate))[:, 0]
+        draw_spectrogram(axes, samples, rate, title, start_s)
     for axes in grid[-1]:
         axes.set_xlabel("s")
     for axes in grid[:, 0]:

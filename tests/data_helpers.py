@@ -17,6 +17,7 @@ import mido
 import numpy as np
 
 from data_gen import InputError, midi
+from data_gen.channels import DRUM_CHANNEL
 from data_gen.chunks import Chunker, Visit
 from data_gen.instruments import DRUM_BANK, Instrument, parse_instruments
 from data_gen.played import PlayedStems
@@ -41,7 +42,7 @@ def note(start_s, length_s, pitch, channel=0, program=0, velocity=100, bank=0) -
 
 def drum(start_s, pitch=38, program=0, velocity=100) -> Rows:
     """One stroke of a drum."""
-    return note(start_s, 0.1, pitch, midi.DRUM_CHANNEL, program, velocity, DRUM_BANK)
+    return note(start_s, 0.1, pitch, DRUM_CHANNEL, program, velocity, DRUM_BANK)
 
 
 def control(time_s, number, value, channel=0) -> Rows:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
+from helpers import noise
 
 from data_gen import InputError, audio
 from data_gen.files import short_name
@@ -26,10 +27,6 @@ ENCODINGS = {f"{encoding.format}-{encoding.subtype}": encoding for encoding in E
 @pytest.fixture(params=ENCODINGS)
 def encoding(request):
     return ENCODINGS[request.param]
-
-
-def noise(*shape, seed=0):
-    return (0.1 * np.random.default_rng(seed).standard_normal(shape)).astype(np.float32)
 
 
 def tones(length, rate, *frequencies):
@@ -144,7 +141,7 @@ def test_a_wav_file_over_4_gib_is_an_rf64_file(tmp_path):
 
 @contextlib.contextmanager
 def largest_file(n_bytes):
-    """What a full disk does, to this process alone."""
+    """Does what a full disk does, to this process only."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
     try:

@@ -40,7 +40,7 @@ def test_separating_blind_leaves_the_stems_that_were_found(config, tmp_path):
     run.create_or_resume(config)
     model = build(config)
     kernel, bias = model.get_layer("stems").get_weights()
-    model.get_layer("stems").set_weights([kernel * [[[0.0, 1.0]]], np.array([0.0, 0.1])])  # drums are never heard
+    model.get_layer("stems").set_weights([kernel * [[[0.0, 1.0]]], np.array([0.0, 0.1])])  # drums are always silent
     run.save_weights(model)
     noise = 0.1 * np.random.default_rng(0).standard_normal(9_000)
     soundfile.write(tmp_path / "song.wav", noise, 8_000)

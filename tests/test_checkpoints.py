@@ -111,7 +111,7 @@ def test_when_no_checkpoint_can_be_read_it_says_so(tmp_path, parts):
     saved(tmp_path, parts, 1, 2)
     for path in tmp_path.glob("step-*/state.index"):
         path.write_bytes(b"")
-    with pytest.raises(InputError, match="no checkpoint there can be read"):
+    with pytest.raises(InputError, match="no checkpoint can be read"):
         State(tmp_path, *parts).restore()
 
 

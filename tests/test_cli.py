@@ -157,7 +157,7 @@ def test_an_interrupt_stops_separation_and_leaves_only_what_is_complete(trained,
     assert not list((tmp_path / "out" / "song").iterdir())
 
 
-def test_separate_without_a_file_scores_a_piece_that_training_has_not_heard(trained, tmp_path):
+def test_separate_without_a_file_scores_a_song_that_training_has_not_used(trained, tmp_path):
     status, output, errors = run("separate.py", f"--run_dir={trained}", f"--output_dir={tmp_path}")
     assert status == 0, errors
     assert "SDR in dB" in output and "drums" in output

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from data_gen import InputError
+from data_gen.channels import DRUM_CHANNEL, SUSTAIN
 from data_gen.composer import FAMILIES, KEY_NAMES, STYLES, compose
 from data_gen.instruments import CANDIDATES, DRUM_BANK, Instrument, parse_instruments
-from data_gen.midi import BEND, CONTROL, DRUM_CHANNEL, NOTE_OFF, NOTE_ON, SUSTAIN
+from data_gen.midi import BEND, CONTROL, NOTE_OFF, NOTE_ON
 
 FOUR = parse_instruments(["drums", "bass", "piano", "strings"])
 FIFTEEN = tuple(Instrument(f"family_{i}", tuple(range(8 * i, 8 * i + 8))) for i in range(15))

@@ -59,9 +59,10 @@ def assert_same(result, expected):
     weights, averages, losses = result
     np.testing.assert_allclose(weights, expected[0], atol=1e-5)
     np.testing.assert_allclose(averages, expected[1], atol=1e-5)
-    assert [taken for _, taken in losses] == [True, True, False, True, True]
-    for (loss, taken), (loss_alone, _) in zip(losses, expected[2]):
+    assert [taken for _, taken, _ in losses] == [True, True, False, True, True]
+    for (loss, taken, progress), (loss_alone, _, _) in zip(losses, expected[2]):
         assert not taken or loss == pytest.approx(loss_alone, rel=1e-4)
+        assert progress == pytest.approx(0.4)  # the mean of the machines' clocks, which gives one learning rate to all
 
 
 def test_two_devices_train_as_one_with_twice_the_batch(alone, tmp_path):

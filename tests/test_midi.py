@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import random
-import signal
+import re
 import struct
+import time
 
 import mido
 import numpy as np
@@ -14,7 +16,7 @@ from data_helpers import SHARED, cc, control, drum, midi_bytes, note, off, on, p
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_gen import InputError, midi
+from data_gen import InputError, midi, midi_file
 from data_gen.instruments import CANDIDATES, DRUM_BANK
 from data_gen.midi import BEND, CHANNEL_PRESSURE, CONTROL, KEY_PRESSURE, NOTE_OFF, NOTE_ON, parse_midi, read_midi
 
@@ -144,7 +146,7 @@ def test_bank_select_is_not_among_the_events_since_each_note_says_its_bank():
     assert events["kind"].tolist() == [NOTE_ON, NOTE_OFF]
 
 
-def test_the_notes_of_an_instrument_are_those_of_its_programs_and_drums_are_channel_10():
+def test_the_notes_of_an_instrument_are_those_of_its_programs_and_channel_10_is_drums():
     tracks = [[program(2), on(60), off(60, 480)], [program(48, channel=1), on(62, channel=1), off(62, 480, 1)]]
     drums = [program(48, channel=9), on(38, channel=9), off(38, 480, 9)]
     parsed_piece = parsed(*tracks, drums)
@@ -154,6 +156,303 @@ def test_the_notes_of_an_instrument_are_those_of_its_programs_and_drums_are_chan
         "piano": [60],
         "strings": [62],
     }
+
+
+# ---- Percussion elsewhere, resets, ports: files written byte by byte ------------------------------------------------
+def variable(number: int) -> bytes:
+    digits = [number & 127]
+    while number := number >> 7:
+        digits.insert(0, number & 127 | 128)
+    return bytes(digits)
+
+
+def chunk(data: bytes, length: int | None = None, name: bytes = b"MTrk") -> bytes:
+    return name + struct.pack(">I", len(data) if length is None else length) + data
+
+
+def song(*tracks: bytes, n_tracks: int | None = None) -> bytes:
+    """A file of format 1 with these tracks, each of which is a chunk or the data of one."""
+    header = struct.pack(">HHH", 1, len(tracks) if n_tracks is None else n_tracks, 96)
+    return chunk(header, name=b"MThd") + b"".join(t if t[:2] in (b"MT", b"XF") else chunk(t + END) for t in tracks)
+
+
+def control_bytes(channel: int, number: int, value: int) -> bytes:
+    return bytes([0, 0xB0 | channel, number, value])
+
+
+def program_bytes(channel: int, number: int) -> bytes:
+    return bytes([0, 0xC0 | channel, number])
+
+
+def exclusive(text: str) -> bytes:
+    data = bytes.fromhex(text + "F7")
+    return b"\0\xf0" + variable(len(data)) + data
+
+
+def roland(address_and_data: str) -> bytes:
+    """A GS message with its checksum."""
+    return exclusive(f"41104212{address_and_data}{-sum(bytes.fromhex(address_and_data)) % 128:02X}")
+
+
+def meta_bytes(kind: int, data: bytes, delta: int = 0) -> bytes:
+    return variable(delta) + bytes([0xFF, kind]) + variable(len(data)) + data
+
+
+def beat(channel: int, *keys: int) -> bytes:
+    keys = keys or (36, 42, 38, 42)
+    return b"".join(bytes([0, 0x90 | channel, key, 100, 48, 0x80 | channel, key, 64]) for key in keys)
+
+
+GM1_ON, GM2_ON, XG_ON = exclusive("7E7F0901"), exclusive("7E7F0903"), exclusive("43104C00007E00")
+GS_ON = roland("40007F00")
+
+
+def voices(*tracks: bytes) -> list[tuple[int, int, int]]:
+    """(channel, bank, program) of the notes of a file, without repetitions."""
+    notes = parse_midi(song(*tracks), "file.mid").notes
+    return list(dict.fromkeys(zip(notes["channel"].tolist(), notes["bank"].tolist(), notes["program"].tolist())))
+
+
+@pytest.mark.parametrize(
+    "setup",
+    [
+        XG_ON + control_bytes(10, 0, 127) + control_bytes(10, 32, 0) + program_bytes(10, 0),
+        control_bytes(10, 0, 127) + control_bytes(10, 32, 0) + program_bytes(10, 0),
+        XG_ON + control_bytes(10, 0, 126) + program_bytes(10, 0),
+        XG_ON + exclusive("43104C080A0702") + program_bytes(10, 0),
+        XG_ON + exclusive("43104C080A017F") + exclusive("43104C080A0300"),
+        GS_ON + roland("401A1501") + program_bytes(10, 0),
+        GS_ON + roland("401A1502"),
+        GM1_ON + roland("401A1501") + program_bytes(10, 0),
+        GM2_ON + control_bytes(10, 0, 120) + program_bytes(10, 0),
+        GM2_ON + control_bytes(10, 0, 120) + control_bytes(10, 32, 3) + program_bytes(10, 0),
+        control_bytes(10, 0, 120) + program_bytes(10, 0),
+        b"\0\xf0\x03\x43\x10\x4c" + b"\0\xf7\x05\x08\x0a\x07\x01\xf7",  # in two packets
+    ],
+)
+def test_percussion_outside_channel_10_is_percussion(setup):
+    assert voices(setup + beat(10)) == [(10, DRUM_BANK, 0)]
+
+
+@pytest.mark.parametrize(
+    ("setup", "bank"),
+    [
+        (GS_ON + roland("40101500") + program_bytes(9, 48), 0),
+        (GS_ON + roland("40101500") + control_bytes(9, 0, 8) + program_bytes(9, 48), 8),
+        (roland("40101500") + program_bytes(9, 48), 0),
+        (XG_ON + control_bytes(9, 0, 0) + program_bytes(9, 48), 0),
+        (XG_ON + exclusive("43104C08090700") + program_bytes(9, 48), 0),
+        (GM2_ON + control_bytes(9, 0, 121) + program_bytes(9, 48), 0),
+        (GM2_ON + control_bytes(9, 0, 121) + control_bytes(9, 32, 1) + program_bytes(9, 48), 1),
+    ],
+)
+def test_melody_on_channel_10_is_melody(setup, bank):
+    assert voices(setup + beat(9)) == [(9, bank, 48)]
+
+
+@pytest.mark.parametrize(
+    "setup",
+    [
+        roland("401A1501")[:-2] + b"\x00\xf7",  # a wrong checksum
+        XG_ON + roland("401A1501"),  # a message for another maker's mode
+        GS_ON + exclusive("43104C080A0701"),
+        GM1_ON + control_bytes(10, 0, 127) + program_bytes(10, 0),  # General MIDI 1 knows no banks
+        GS_ON + control_bytes(10, 0, 127) + program_bytes(10, 0),  # sounds of the MT-32
+        GM2_ON + control_bytes(10, 0, 127) + program_bytes(10, 0),
+        XG_ON + control_bytes(10, 0, 127),  # without the program change that it waits for
+        control_bytes(10, 0, 127) + program_bytes(10, 3) + control_bytes(10, 0, 0) + program_bytes(10, 0),
+        exclusive("41114212401A150110"),  # to a device of another number
+    ],
+)
+def test_what_does_not_make_a_channel_percussion_leaves_it_melody(setup):
+    assert [bank == DRUM_BANK for _, bank, _ in voices(setup + beat(10))] == [False]
+
+
+@pytest.mark.parametrize("setup", [b"", GM1_ON, GS_ON, XG_ON, GM2_ON, control_bytes(9, 0, 0), control_bytes(9, 0, 121)])
+def test_channel_10_is_percussion_unless_a_file_says_otherwise(setup):
+    assert voices(setup + program_bytes(9, 8) + beat(9)) == [(9, DRUM_BANK, 8)]
+
+
+def test_the_bank_of_melody_is_the_variation_of_the_standard_in_force():
+    selected = control_bytes(0, 0, 0) + control_bytes(0, 32, 8) + program_bytes(0, 4) + beat(0)
+    assert voices(XG_ON + selected) == [(0, 8, 4)]
+    assert voices(GM2_ON + control_bytes(0, 0, 121) + selected) == [(0, 8, 4)]
+    assert voices(GS_ON + selected) == voices(selected) == [(0, 0, 4)]
+    assert voices(GM1_ON + control_bytes(0, 0, 8) + program_bytes(0, 4) + beat(0)) == [(0, 0, 4)]
+
+
+@pytest.mark.parametrize(("program", "effect"), [(0, 120), (50, 123), (115, 127)])
+def test_xg_sound_effects_are_effects_and_no_piano_or_strings(program, effect):
+    assert voices(XG_ON + control_bytes(0, 0, 64) + program_bytes(0, program) + beat(0)) == [(0, 0, effect)]
+
+
+@pytest.mark.parametrize(
+    "reset", [GM1_ON, GM2_ON, GS_ON, XG_ON, roland("00007F00"), roland("40007F7F"), exclusive("43104C00007F00")]
+)
+def test_a_reset_within_a_file_brings_programs_controllers_and_percussion_back(reset):
+    setup = program_bytes(0, 48) + roland("401A1501") + program_bytes(10, 8) + control_bytes(0, 64, 127)
+    setup += (
+        control_bytes(0, 7, 20)
+        + control_bytes(0, 10, 0)
+        + b"".join(control_bytes(0, number, value) for number, value in ((101, 0), (100, 0), (6, 12)))
+    )
+    track = setup + beat(0, 60) + beat(10, 36) + b"\x00\x90\x40\x64" + reset + beat(0, 62) + beat(10, 38)
+    read = parse_midi(song(track), "file.mid")
+    notes = {int(n["number"]): n for n in read.notes}
+    assert {key: (int(n["bank"]), int(n["program"])) for key, n in notes.items()} == {
+        60: (0, 48), 36: (DRUM_BANK, 8), 64: (0, 48), 62: (0, 0), 38: (0, 0),
+    }  # fmt: skip
+    assert notes[60]["end_s"] == notes[64]["end_s"] == notes[64]["time_s"]  # at the reset: neither pedal nor key holds
+    controls = read.events[(read.events["kind"] == CONTROL) & (read.events["channel"] == 0)]
+    last = {int(row["number"]): int(row["value"]) for row in controls}
+    assert (last[7], last[10], last[121]) == (100, 64, 0)
+    parameters = [(int(row["number"]), int(row["value"])) for row in controls if row["number"] in (6, 38, 100, 101)]
+    assert parameters[3:7] == [(101, 0), (100, 0), (6, 2), (38, 0)]  # two semitones again
+
+
+def test_a_reset_before_everything_else_leaves_no_event():
+    plain = parse_midi(song(program_bytes(0, 4) + beat(0)), "file.mid")
+    for reset in (GM1_ON, GS_ON, XG_ON, GM2_ON):
+        assert np.array_equal(parse_midi(song(reset + program_bytes(0, 4) + beat(0)), "file.mid").events, plain.events)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (meta_bytes(0x21, b"\0"), meta_bytes(0x21, b"\1")),
+        (b"", meta_bytes(0x21, b"\5")),
+        (meta_bytes(0x09, b"SC-55 A"), meta_bytes(0x09, b"SC-55 B")),
+        (meta_bytes(0x09, b"A") + meta_bytes(0x21, b"\0"), meta_bytes(0x09, b"A") + meta_bytes(0x21, b"\1")),
+    ],
+)
+def test_ports_and_devices_have_sixteen_channels_each(first, second):
+    tracks = [
+        meta_bytes(0x51, b"\x07\xa1\x20"),
+        first + program_bytes(0, 0) + beat(0) + beat(9),
+        second + program_bytes(0, 48) + beat(0) + beat(9),
+    ]
+    assert sorted(voices(*tracks)) == [(0, 0, 0), (9, DRUM_BANK, 0), (16, 0, 48), (25, DRUM_BANK, 0)]
+    ends_s = parse_midi(song(*tracks), "file.mid").notes
+    assert np.allclose(ends_s["end_s"] - ends_s["time_s"], 0.25)  # no note is cut by the same key of the other port
+
+
+def test_a_port_may_change_within_a_track_and_one_port_alone_is_the_first():
+    both = program_bytes(0, 4) + beat(0) + meta_bytes(0x21, b"\3") + program_bytes(0, 48) + beat(0)
+    assert voices(meta_bytes(0x21, b"\2") + both) == [(0, 0, 4), (16, 0, 48)]
+    assert voices(meta_bytes(0x21, b"\7") + program_bytes(0, 48) + beat(0)) == [(0, 0, 48)]
+    assert voices(meta_bytes(0x21, b"") + program_bytes(0, 48) + beat(0)) == [(0, 0, 48)]
+    assert voices(program_bytes(0, 48), meta_bytes(0x09, b"any") + beat(0)) == [(0, 0, 48)]
+
+
+def test_messages_to_the_parts_of_a_second_port_change_that_port_only():
+    second = meta_bytes(0x21, b"\1") + roland("401A1501") + beat(10)
+    assert sorted(voices(beat(10), second)) == [(10, 0, 0), (26, DRUM_BANK, 0)]
+    from_first = roland("501A1501") + beat(10)  # the parts B of a Sound Canvas, set from port A
+    assert sorted(voices(from_first, meta_bytes(0x21, b"\1") + beat(10))) == [(10, 0, 0), (26, DRUM_BANK, 0)]
+
+
+def test_releases_belong_with_the_note_struck_last_by_their_key():
+    track = XG_ON + control_bytes(10, 0, 127) + program_bytes(10, 0) + beat(10, 60)
+    track += control_bytes(10, 0, 0) + program_bytes(10, 0) + beat(10, 60) + beat(9, 60) + beat(0, 60)
+    events = parse_midi(song(track), "file.mid").events
+    assert midi.is_percussion(events).tolist() == [True, True, False, False, True, True, False, False]
+    stray = parse_midi(song(b"\x00\x89\x3c\x40" + b"\x00\x80\x3c\x40" + beat(9, 62) + beat(0, 62)), "file.mid").events
+    assert midi.is_percussion(stray).tolist() == [True, False, True, True, False, False]
+
+
+# ---- Damage that others play over -----------------------------------------------------------------------------------
+TUNE = program_bytes(0, 48) + beat(0, 60, 64, 67)
+SECOND = chunk(program_bytes(1, 0) + beat(1, 60) + END)
+
+
+ODD_METAS = [
+    *((0x54, b"\xff\0\0\0\0"), (0x54, b"\1"), (0x20, b""), (0x20, b"\1\2\3"), (0x00, b""), (0x00, b"\1"), (0x21, b"")),
+    *((0x51, b""), (0x51, b"\1"), (0x51, b"\x07\xa1\x20\x09"), (0x58, b"\4\2"), (0x58, b"")),
+    *((0x59, b"\x0b\x05"), (0x59, b""), (0x2E, b"\1")),
+]
+
+
+def list_chunk(kind: bytes, data: bytes) -> bytes:
+    return kind + struct.pack("<I", len(data)) + data + b"\0" * (len(data) & 1)
+
+
+def wrapped(*chunks: bytes) -> bytes:
+    data = b"RMID" + b"".join(chunks)
+    return b"RIFF" + struct.pack("<I", len(data)) + data
+
+
+INFO = list_chunk(b"LIST", b"INFO" + list_chunk(b"INAM", b"A title of so many letters that the music begins late"))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        song(chunk(TUNE + END + b"\xde\xad\xbe\xef" * 3)),
+        song(chunk(TUNE + END + bytes(100))),
+        song(chunk(TUNE + END + b"\x00\x90\x3c")),
+        song(chunk(TUNE + END, len(TUNE) + 44)),
+        song(chunk(TUNE + END, 0xFFFFFFFF)),
+        song(chunk(TUNE + END, len(TUNE))),
+        song(chunk(TUNE)),
+        song(TUNE) + b"\0" * 500,
+        song(TUNE, n_tracks=3),
+        song(chunk(b"abcd", name=b"XFIH"), TUNE),
+        chunk(struct.pack(">HHH", 1, 1, 96) + bytes(4), name=b"MThd") + chunk(TUNE + END),
+        b"\0" * 128 + song(TUNE),
+        b"\xef\xbb\xbf" + song(TUNE),
+        wrapped(list_chunk(b"data", song(TUNE))),
+        wrapped(INFO, list_chunk(b"data", song(TUNE))),
+        wrapped(list_chunk(b"DISP", b"\1\0\0\0" + b"x" * 99), INFO, list_chunk(b"data", song(TUNE))),
+        *(song(meta_bytes(kind, value) + TUNE) for kind, value in ODD_METAS),
+        song(TUNE[:-1] + b"\x40" + meta_bytes(0x06, b"far", 96 * 2 * 3600 * 5)),
+        song(chunk(TUNE + variable(96 * 2 * 3600 * 5) + END[1:])),
+        song(TUNE + variable(96 * 2 * 3600 * 5) + b"\xb0\x5b\x00"),
+        song(b"\x00\xf8" + TUNE + b"\x00\xfe"),
+        song(b"\0\xf0\x03\x43\x12\x00" + TUNE),
+    ],
+)  # fmt: skip
+def test_what_does_not_concern_the_music_changes_nothing_and_is_not_mentioned(data, caplog):
+    read = parse_midi(data, "odd.mid")
+    assert np.array_equal(read.events, parse_midi(song(TUNE), "file.mid").events)
+    assert read.duration_s == pytest.approx(0.75)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("length", [len(TUNE) + 6, len(TUNE) - 6])
+def test_a_wrong_length_of_one_track_leaves_the_next_one_whole(length):
+    assert len(parse_midi(song(chunk(TUNE + END, length), SECOND), "file.mid").notes) == 4
+    assert len(parse_midi(song(SECOND, chunk(TUNE + END, length), SECOND), "file.mid").notes) == 5
+    assert len(parse_midi(song(chunk(TUNE + END, length), SECOND, n_tracks=1), "file.mid").notes) == 4
+
+
+@pytest.mark.parametrize(
+    ("data", "n_notes", "complaint"),
+    [
+        (song(TUNE)[:-14], 2, "track 1 ends too early at byte"),
+        (song(TUNE)[:-12], 2, "track 1 ends too early at byte 41"),  # between two messages
+        (song(chunk(TUNE + END, 400))[:-4], 3, "track 1 ends too early"),
+        (song(TUNE + b"\0\xf4" + beat(0, 72)), 3, r"track 1 has an undefined status byte \(0xf4\) at byte 49"),
+        (
+            song(beat(1, 60), TUNE + b"\xff\xff\xff\xff\x7f" + beat(0, 72)),
+            4,
+            "track 2 has a number of more than",
+        ),
+        (song(b"\0\x3c\x64" + beat(0, 72), TUNE), 3, "track 1 has a message without a status byte"),
+        (
+            song(TUNE + b"\0\x90\x48\xc8", TUNE + b"\0\x90\x48\xc8"),
+            8,
+            "track 1 has data bytes above 127, 1 of them, and 1 more",
+        ),
+    ],
+)
+def test_a_damaged_track_is_played_up_to_where_it_ends_with_one_line(data, n_notes, complaint, caplog):
+    midi._warn_once.cache_clear()
+    for _ in range(2):
+        assert len(parse_midi(data, "some/file.mid").notes) == n_notes
+    (record,) = caplog.records  # once, however often it is read
+    message = record.getMessage()
+    assert re.match(r"some/file.mid: damaged MIDI file, played as far as it can be read \(" + complaint, message)
+    assert "\n" not in message
 
 
 # ---- When notes end -------------------------------------------------------------------------------------------------
@@ -320,15 +619,14 @@ def test_a_tempo_of_zero_does_not_stop_time():
         (b"RIFF0000RMIDdata0000", "not a MIDI file"),
         (b"<html>", "not a MIDI file"),
         (b"MThd", "it ends too early"),
-        (b"MThd\0\0\0\6\0\1\0\1\0\x60", "it ends too early"),
+        (b"MThd\0\0\0\6\0\1\0\1\0\x60", "it holds no track"),
         (b"MThd\0\0\0\2\0\1", "damaged MIDI file"),
         (raw_file(A_NOTE + END, ticks_per_beat=0), "zero ticks per beat"),
         (raw_file(END), "holds no note"),
         (raw_file(b"\x00\xf4" + A_NOTE + END), "undefined status byte"),
         (raw_file(b"\xff\xff\xff\x7f" + A_NOTE[1:] + END), "lasts 1398102 s"),
-        (raw_file(b"\x00\x90\x3c\x64" + b"\xff" * 200 + b"\x7f" + b"\x80\x3c\x40" + END), "file.mid: "),
     ],
-    ids=["empty", "riff", "html", "header", "track", "short", "division", "silent", "status", "long", "absurd"],
+    ids=["empty", "riff", "html", "header", "track", "short", "division", "silent", "status", "long"],
 )
 def test_what_cannot_be_read_is_refused_in_one_line_that_names_the_file_and_the_reason(data, complaint):
     with pytest.raises(InputError, match=complaint) as refusal:
@@ -337,40 +635,46 @@ def test_what_cannot_be_read_is_refused_in_one_line_that_names_the_file_and_the_
     assert "\n" not in str(refusal.value)
 
 
-def test_a_delta_time_of_thousands_of_bytes_is_refused():
-    data = raw_file(b"\x00\x90\x3c\x64" + b"\xff" * 2_000 + b"\x7f\x80\x3c\x40" + END)
-    with pytest.raises(InputError, match="^file.mid: "):
-        parse_midi(data, "file.mid")
-
-
 def test_a_file_larger_than_any_song_is_refused_unread():
-    with pytest.raises(InputError, match=f"file.mid: {midi.MAX_FILE_BYTES + 1} bytes, more than a song needs"):
-        parse_midi(raw_file(A_NOTE + END).ljust(midi.MAX_FILE_BYTES + 1, b"\0"), "file.mid")
-    assert len(parse_midi(raw_file(A_NOTE + END).ljust(midi.MAX_FILE_BYTES, b"\0"), "file.mid").notes) == 1
+    with pytest.raises(InputError, match=f"file.mid: {midi_file.MAX_BYTES + 1} bytes, more than a song needs"):
+        parse_midi(raw_file(A_NOTE + END).ljust(midi_file.MAX_BYTES + 1, b"\0"), "file.mid")
+    assert len(parse_midi(raw_file(A_NOTE + END).ljust(midi_file.MAX_BYTES, b"\0"), "file.mid").notes) == 1
 
 
 def test_a_file_of_more_events_than_any_song_is_refused(monkeypatch):
-    monkeypatch.setattr(midi, "MAX_EVENTS", 4)
+    monkeypatch.setattr(midi_file, "MAX_MESSAGES", 2)
     assert len(parsed([on(60), off(60, 9)]).notes) == 1
-    with pytest.raises(InputError, match="file.mid: 5 events, more than a song needs"):
+    with pytest.raises(InputError, match="file.mid: more than 2 events, more than a song needs"):
         parsed([on(60), off(60, 9), on(60), off(60, 9)])
 
 
 def test_a_file_of_more_tracks_than_any_song_is_refused(monkeypatch):
-    monkeypatch.setattr(midi, "MAX_TRACKS", 2)
+    monkeypatch.setattr(midi_file, "MAX_TRACKS", 2)
     assert len(parsed([on(60), off(60, 9)], []).notes) == 1
-    with pytest.raises(InputError, match="file.mid: 3 tracks, more than a song needs"):
+    with pytest.raises(InputError, match="file.mid: more than 2 tracks, more than a song needs"):
         parsed([on(60), off(60, 9)], [], [])
 
 
-def test_a_file_made_to_take_hours_is_given_up_and_the_alarm_is_taken_back(monkeypatch):
-    # The time of an event is a number of any length, which mido builds up in quadratic time.
-    monkeypatch.setattr(midi, "MAX_PARSING_S", 0.1)
-    handler = signal.getsignal(signal.SIGALRM)
-    with pytest.raises(InputError, match="^file.mid: not read within"):
-        parse_midi(raw_file(b"\x00\x90\x3c\x64" + b"\xff" * 1_000_000 + b"\x7f\x80\x3c\x40" + END), "file.mid")
-    assert signal.getsignal(signal.SIGALRM) == handler
-    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+def held_keys(n_keys: int) -> bytes:
+    return b"".join(bytes([0, 0x90 | channel, key, 1]) for channel in range(16) for key in range(n_keys))
+
+
+@pytest.mark.parametrize(
+    "track",
+    [
+        b"\x00\x90\x3c\x64" + b"\xff" * 2_000_000 + b"\x7f\x80\x3c\x40",  # the time of an event in 2 MB
+        held_keys(128) + b"\x00\xb0\x7b\x00" + b"\x00\x7b\x00" * 400_000,  # All Notes Off while 2,048 keys are down
+        held_keys(128) + (b"\x00\xf0\x05\x7e\x7f\x09\x01\xf7" + b"\x00\x90\x3c\x01") * 150_000,  # resets
+        b"\x00\xff\x21\x01\x00\x00\xff\x21\x01\x01" * 100_000 + A_NOTE,  # ports
+        b"".join(b"\x00\xff\x09\x03" + i.to_bytes(3, "big") for i in range(200_000)) + A_NOTE,  # devices
+    ],
+    ids=["delta", "notes off", "resets", "ports", "devices"],
+)
+def test_no_file_below_the_limit_of_size_takes_long(track):
+    before_s = time.process_time()
+    with contextlib.suppress(InputError):
+        parse_midi(raw_file(track + END), "file.mid")
+    assert time.process_time() - before_s < 10  # a second or two, with room for a slow machine
 
 
 def test_a_missing_file_and_a_folder_are_refused_by_name(tmp_path):
@@ -489,10 +793,13 @@ def test_a_real_file_lasts_as_long_and_holds_as_many_notes_as_its_manifest_says(
 def test_a_real_broken_file_is_read_with_its_notes_or_refused_in_one_line_that_names_it(row):
     path = SHARED / "midi_bad" / row["file"]
     playable = row["kind"] in ("data byte >127", "KeySignatureError")
+    repairable = ("corrupt-file-missing-byte", "non-midi-track", "running-status-sysex")  # with 8 notes each
     if playable:
         read = read_midi(path)
         assert len(read.notes) > 1_000
         assert 60 < read.duration_s < 600
+    elif row["file"].removeprefix("jazzsoft-test-midi__test-").removesuffix(".mid") in repairable:
+        assert len(read_midi(path).notes) == 8
     else:
         with pytest.raises(InputError) as refusal:
             read_midi(path)

@@ -11,8 +11,10 @@ import pytest
 import soundfile
 from conftest import ROOT
 from data_helpers import song_bytes
+from helpers import noise
 
-from data_gen import InputError
+from data_gen import InputError, RenderError
+from data_gen.synth import Synthesizer
 from sourcesep.models import build
 from sourcesep.run_dir import RunDir
 from sourcesep.separate.file_plan import FilePlan
@@ -38,10 +40,6 @@ def run_dir(config, tmp_path):
 @pytest.fixture
 def separator(run_dir):
     return Separator.from_run(run_dir, window_s=0.05)
-
-
-def noise(*shape):
-    return (0.1 * np.random.default_rng(1).standard_normal(shape)).astype(np.float32)
 
 
 def sound(path, samples=None, rate=RATE):
@@ -102,7 +100,7 @@ def test_the_residual_holds_what_no_stem_holds_also_of_stems_that_are_not_writte
     np.testing.assert_allclose(stored(result.folder / "minus_bass_drums.wav"), expected, atol=1e-6)
 
 
-def test_one_gain_for_all_files_of_a_recording_is_told(separator, tmp_path):
+def test_one_gain_for_all_files_of_a_recording_is_reported(separator, tmp_path):
     mixture = np.full(3_000, 1.6, np.float32)
     soundfile.write(tmp_path / "song.wav", mixture, RATE, subtype="FLOAT")
     encoding = Encoding("flac", "int24")
@@ -136,7 +134,7 @@ def test_silent_and_clipped_recordings_are_separated(separator, mixture, tmp_pat
         assert not np.any(stems)  # this model has no bias
 
 
-def test_of_a_file_that_is_cut_off_what_is_there_is_separated_and_this_is_told(separator, tmp_path):
+def test_of_a_file_that_is_cut_off_what_is_there_is_separated_and_this_is_reported(separator, tmp_path):
     path = pathlib.Path(sound(tmp_path / "song.wav"))
     whole = stored(path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -317,7 +315,7 @@ def test_a_recording_is_never_overwritten_by_the_mixture_that_is_written_for_a_m
 
 @pytest.fixture
 def three(tmp_path):
-    """Tracks of which the second has a sample that is no number."""
+    """Tracks of which the second has a sample that is not a number."""
     samples = noise(3_000)
     samples[2_000] = np.nan
     (tmp_path / "in").mkdir()
@@ -340,7 +338,7 @@ def test_one_bad_file_does_not_stop_the_rest(run_dir, config, three, jobs, tmp_p
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_a_model_that_cannot_be_loaded_is_told_once(config, three, jobs, tmp_path):
+def test_a_model_that_cannot_be_loaded_is_reported_once(config, three, jobs, tmp_path):
     load = functools.partial(Separator.from_run, "/nowhere")
     with pytest.raises(InputError, match="/nowhere: no run directory"):
         list(separate_tracks(three, load, config, FilePlan(str(tmp_path / "out")), jobs))
@@ -364,7 +362,7 @@ def separator_that_kills_its_process(run_dir):
     return separator
 
 
-def test_a_process_that_dies_costs_its_file_alone(run_dir, config, tmp_path):
+def test_a_process_that_dies_costs_only_its_file(run_dir, config, tmp_path):
     (tmp_path / "in").mkdir()
     for name in "abcde":
         sound(tmp_path / "in" / f"{name}.wav")
@@ -440,6 +438,19 @@ def test_the_progress_ends_at_the_length_of_the_recordings_whatever_comes_of_the
     total_s = sum(track.length_s for track in tracks)
     assert max(np.cumsum(seconds)) <= total_s + 1e-6
     assert sum(seconds) == pytest.approx(total_s)
+
+
+def test_a_song_that_cannot_be_rendered_does_not_stop_the_rest(run_dir, config, tmp_path, monkeypatch):
+    def fail(*_):
+        raise RenderError("FluidSynth: ringbuffer full")
+
+    monkeypatch.setattr(Synthesizer, "render", fail)
+    (tmp_path / "song.mid").write_bytes(song_bytes([40], programs=(33,)))
+    tracks, _ = find_tracks([str(tmp_path / "song.mid"), sound(tmp_path / "good.wav")], "out")
+    load = functools.partial(Separator.from_run, run_dir)
+    results = list(separate_tracks(tracks, load, config, FilePlan(str(tmp_path / "out"))))
+    assert results[0] == Failure(tracks[0].path, f"{tracks[0].path}: FluidSynth: ringbuffer full")
+    assert files_below(tmp_path / "out") == ["good/bass.wav", "good/drums.wav"]
 
 
 @pytest.mark.parametrize("jobs", [1, 2])

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import change
+from helpers import noise
 
 from data_gen import InputError
 from sourcesep.models import build
@@ -49,10 +50,6 @@ def separator(forward, field, config):
     return Separator(forward, field, config.targets, RATE, window_s=0.05)
 
 
-def noise(*shape):
-    return (0.1 * np.random.default_rng(1).standard_normal(shape)).astype(np.float32)
-
-
 def one_pass(model, samples):
     """[time, instrument]"""
     return model(samples[None, :, None], training=False).numpy()[0]
@@ -85,7 +82,7 @@ def test_the_shortest_windows_give_the_same(model, forward, field, config):
     np.testing.assert_allclose(stacked(separator.separate(samples, RATE)), one_pass(model, samples), atol=1e-5)
 
 
-def test_a_window_without_room_beside_the_receptive_field_is_refused(forward, field, config):
+def test_a_window_that_is_not_longer_than_the_receptive_field_is_refused(forward, field, config):
     for window_s in ((field.samples - 1) / RATE, 0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(InputError, match="--window_s.*receptive field.*better 0"):
             Separator(forward, field, config.targets, RATE, window_s)
@@ -186,12 +183,12 @@ def test_a_stream_holds_no_more_than_a_few_windows(separator):
     assert largest <= separator.window_samples
 
 
-def test_channels_are_separated_alone(separator):
+def test_each_channel_is_separated_by_itself(separator):
     stereo = noise(1_000, 2)
     stems = separator.separate(stereo, RATE)
     for channel in range(2):
-        alone = separator.separate(stereo[:, channel], RATE)
-        np.testing.assert_allclose(stems["bass"][:, channel], alone["bass"], atol=1e-6)
+        by_itself = separator.separate(stereo[:, channel], RATE)
+        np.testing.assert_allclose(stems["bass"][:, channel], by_itself["bass"], atol=1e-6)
 
 
 @pytest.mark.parametrize("rate", [4_410, 8_000, 11_025, 44_100])

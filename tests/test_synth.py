@@ -98,6 +98,30 @@ def test_stems_are_float32_of_the_length_asked_for_one_column_an_instrument(band
     assert np.isfinite(stems).all()
 
 
+def test_channels_of_several_ports_sound_as_channels_of_one_port_do():
+    def of_channels(first, second, third, drums):
+        rows = [note(0, 1, 60, first, 0), note(0.2, 1, 60, second, 4), note(0.1, 1, 60, third, 48)]
+        rows += [bend(0.3, 4000, second), note(0.4, 0.2, 38, drums, bank=DRUM_BANK), control(0.5, 7, 30, first)]
+        return piece(*rows)
+
+    band = Synthesizer(SOUNDFONT, BAND, RATE_HZ)
+    one_port = band.render(of_channels(0, 1, 2, 9), 0, 24_000)
+    assert np.abs(one_port[:, [0, 2, 3]]).max(axis=0).min() > 0.01
+    for channels in ((0, 16, 32, 9), (0, 16, 255, 25), (16, 0, 17, 200)):
+        assert np.array_equal(band.render(of_channels(*channels), 0, 24_000), one_port)
+    assert np.array_equal(band.render(of_channels(0, 1, 2, 9), 0, 24_000), one_port)
+
+
+def test_an_instrument_plays_on_as_many_channels_as_fluidsynth_has_and_is_refused_more():
+    def choir(n_channels):
+        return piece(*(note(0.001 * channel, 1, 40 + channel % 48, channel, 0) for channel in range(n_channels)))
+
+    band = Synthesizer(SOUNDFONT, BAND, RATE_HZ)
+    assert rms(band.render(choir(64), 0, 8_000)[:, 2]) > 0
+    with pytest.raises(RenderError, match="by hand: an instrument plays on 65 channels, and FluidSynth has 64"):
+        band.render(choir(65), 0, 8_000)
+
+
 @pytest.mark.parametrize(
     ("position", "rows"),
     [

@@ -9,6 +9,7 @@ import types
 import keras
 import mido
 import numpy as np
+import psutil
 import pytest
 import tensorflow as tf
 from absl import logging
@@ -218,13 +219,14 @@ def test_a_model_without_a_known_receptive_field_is_refused_before_anything_is_w
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS does not record the peak")
 def test_the_peak_memory_stays_when_memory_is_freed():
-    before_mb = peak_memory_mb()
     array = np.ones(300 * 2**20 // 8)
-    peak_mb = peak_memory_mb()
-    assert peak_mb > before_mb or before_mb > 300
+    with_array_mb = psutil.Process().memory_info().rss / 2**20
     del array
-    assert peak_memory_mb() >= peak_mb > 100
+    freed_mb = with_array_mb - psutil.Process().memory_info().rss / 2**20
+    assert freed_mb > 250
+    assert peak_memory_mb() > with_array_mb - 1  # the kernel counts pages in batches
 
 
 class BadChunks(Workers):

@@ -16,7 +16,7 @@ from data_gen.command import exit_status
 def run(command: Callable[[list[str]], int], usage: str) -> None:
     """Parses the flags and runs a command, which is given the other arguments and returns the exit status.
 
-    An InputError that it raises becomes one line and exit status 1. `usage` is what --help shows.
+    An InputError or RenderError that it raises becomes one line and exit status 1. `usage` is what --help shows.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow logs greetings, some of them as errors
     flags.FLAGS.set_default("verbosity", logging.INFO)

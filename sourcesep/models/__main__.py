@@ -7,7 +7,6 @@ flags). A model ignores flags that are settings of other models.
 from __future__ import annotations
 
 import pathlib
-import sys
 import time
 from collections.abc import Iterable
 
@@ -16,6 +15,7 @@ import numpy as np
 from absl import app, flags
 
 from data_gen import InputError
+from data_gen.command import exit_status
 from sourcesep.config import Config, define_flags
 from sourcesep.models import MODELS, build, unconditioned
 from sourcesep.models.receptive_field import gflop_per_s, receptive_field
@@ -67,18 +67,14 @@ def read_flags(path: str) -> Config:
     return Config.from_flags(values)
 
 
-def _main(arguments: list[str]) -> int:
-    try:
-        configs = {name: Config.from_flags(model=name) for name in MODELS}
-        configs.update((pathlib.Path(path).stem, read_flags(path)) for path in arguments[1:])
-        print(markdown(describe(name, config, flags.FLAGS.measure) for name, config in configs.items()))
-    except InputError as error:
-        print(f"sourcesep.models: {error}", file=sys.stderr)
-        return 1
+def _main(paths: list[str]) -> int:
+    configs = {name: Config.from_flags(model=name) for name in MODELS}
+    configs.update((pathlib.Path(path).stem, read_flags(path)) for path in paths)
+    print(markdown(describe(name, config, flags.FLAGS.measure) for name, config in configs.items()))
     return 0
 
 
 if __name__ == "__main__":
     define_flags()
     flags.DEFINE_bool("measure", False, "Also measure how fast each model runs, which takes seconds to a minute each.")
-    app.run(_main)
+    app.run(lambda argv: exit_status(_main, argv[1:]))

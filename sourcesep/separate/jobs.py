@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 
-from data_gen import InputError
+from data_gen import InputError, RenderError
 from data_gen.processes import CONTEXT, ProcessPool
 from sourcesep.config import Config
 from sourcesep.separate.file_plan import FilePlan
@@ -81,7 +81,7 @@ class TrackWorker:
             result: Separated | Failure = separate_one(
                 self._separator, recording, self._plan, track.name, report_up_to_length, blind
             )
-        except InputError as error:
+        except (InputError, RenderError) as error:
             reason = str(error) if track.path in str(error) else f"{track.path}: {error}"
             result = Failure(track.path, reason)
         report(max(0.0, track.length_s - reported_s))
