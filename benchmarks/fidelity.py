@@ -9,20 +9,18 @@ times, as we render it, and at the times of FluidSynth's player, which shows all
 from __future__ import annotations
 
 import concurrent.futures
-import io
 import math
 import pathlib
 import subprocess
 import tempfile
 from collections.abc import Iterator
 
-import mido
 import numpy as np
 import soundfile
 from absl import app, flags
 from tqdm import tqdm
 
-from data_gen import midi, synth
+from data_gen import midi, midi_file, synth
 from data_gen.instruments import Instrument
 
 EVERYTHING = (Instrument("drums", is_percussion=True), Instrument("melodic", tuple(range(128))))
@@ -72,8 +70,8 @@ def on_the_players_clock(path: str) -> midi.Piece:
     and m0 are the tick and the millisecond of the last tempo change, and d is the duration of a tick. It sends all
     events up to that tick, and they sound from the next block on (fluid_player_callback, FluidSynth 2.3).
     """
-    song = mido.MidiFile(file=io.BytesIO(pathlib.Path(path).read_bytes()), clip=True)
-    ticks, messages = midi._merged(song)
+    song = midi_file.parse(pathlib.Path(path).read_bytes(), str(path))
+    ticks, messages, ports = midi._merged(song.tracks)
     start_ms = start_tick = block = 0
     tick_ms = 500.0 / song.ticks_per_beat
     times_s = []
@@ -81,11 +79,15 @@ def on_the_players_clock(path: str) -> midi.Piece:
         due_ms = start_ms + max(0, math.ceil((tick - start_tick - 0.5) * tick_ms - 1e-9))
         block = max(block, math.ceil(due_ms * RATE / (1000 * synth.BLOCK_SAMPLES) - 1e-9))
         times_s.append((block + 1) * synth.BLOCK_SAMPLES / RATE)
-        if message.type == "set_tempo" and message.tempo > 0:
+        _, status, number, value = message
+        us_per_beat = (
+            int.from_bytes(value[:3], "big") if (status, number) == (midi_file.META, midi_file.SET_TEMPO) else 0
+        )
+        if us_per_beat:
             now_ms = int(1000.0 * block * synth.BLOCK_SAMPLES / RATE)
             start_tick += int((now_ms - start_ms) / tick_ms + 0.5)
-            start_ms, tick_ms = now_ms, message.tempo / 1000 / song.ticks_per_beat
-    return midi.make_piece(path, midi._playable(np.array(times_s), messages))
+            start_ms, tick_ms = now_ms, us_per_beat / 1000 / song.ticks_per_beat
+    return midi.make_piece(path, midi._rows(np.array(times_s), messages, ports))
 
 
 def render(piece: midi.Piece, soundfont: str) -> np.ndarray:

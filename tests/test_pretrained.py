@@ -1,4 +1,5 @@
 import dataclasses
+import os
 import re
 
 import h5py
@@ -87,7 +88,8 @@ def test_the_command_in_the_card_gives_the_config_of_the_run(card):
     known = flags.FlagValues()
     define_flags(known)
     known(command.split())
-    expected = dataclasses.replace(config, midi_dir="MIDI", soundfonts=("FluidR3_GM.sf2",))
+    paths = {"midi_dir": os.path.abspath("MIDI"), "soundfonts": (os.path.abspath("FluidR3_GM.sf2"),)}
+    expected = dataclasses.replace(config, **paths)
     assert Config.from_flags(known) == expected
 
 

@@ -185,7 +185,9 @@ def test_folders_are_searched_recursively_and_lend_their_structure(tmp_path):
     (tmp_path / "notes.txt").write_text("x")
     tracks, failures = find_tracks([str(tmp_path)], str(tmp_path / "out"))
     assert [track.name for track in tracks] == ["a", "album/b", "album/cd 2/c"]
-    assert {track.length_s for track in tracks} == {100 / RATE}
+    wav, flac, mp3 = (track.length_s for track in tracks)
+    assert wav == flac == 100 / RATE
+    assert mp3 == pytest.approx(100 / RATE, abs=0.3)  # an estimate, which includes the padding of the codec
     assert failures == []
 
 
@@ -409,14 +411,14 @@ def test_a_kill_leaves_no_half_file_under_the_final_name_and_the_next_run_clears
     out = tmp_path / "out"
     command = [sys.executable, "-c", SEPARATE, run_dir, path, str(out)]
     process = subprocess.Popen([*command, "0.02", "wav"], cwd=ROOT)  # short windows, to be slow enough
-    partial = out / "song" / ".bass.wav.partial"
     deadline = time.monotonic() + 60
-    while not (partial.exists() and partial.stat().st_size > 100_000):
+    while not any(partial.stat().st_size > 100_000 for partial in out.rglob(".*.partial")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.005)
     process.kill()
     process.wait()
-    assert files_below(out) == ["song/.bass.wav.partial", "song/.drums.wav.partial"]
+    left = files_below(out)
+    assert len(left) == 2 and all(name.startswith("song/.") and name.endswith(".partial") for name in left)
     subprocess.run([*command, "3", "wav"], cwd=ROOT, check=True)
     assert files_below(out) == ["song/bass.wav", "song/drums.wav"]
     assert soundfile.info(out / "song" / "bass.wav").frames == RATE * 120
