@@ -40,7 +40,7 @@ lint: $(VENV)/installed
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-# The virtual environment, and the FluidSynth library that pyfluidsynth looks for.
+# The virtual environment, and where apt can install it the FluidSynth library with a full SoundFont.
 $(VENV)/installed: setup.py
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --editable '.[$(EXTRAS)]'
@@ -50,9 +50,9 @@ $(VENV)/installed: setup.py
 .PHONY: libfluidsynth
 libfluidsynth:
 	@if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
-		apt-get update -qq && apt-get install -y -qq --no-install-recommends libfluidsynth3; \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends libfluidsynth3 fluid-soundfont-gm; \
 	elif command -v apt-get >/dev/null && command -v sudo >/dev/null; then \
-		sudo apt-get update -qq && sudo apt-get install -y -qq --no-install-recommends libfluidsynth3; \
+		sudo apt-get update -qq && sudo apt-get install -y -qq --no-install-recommends libfluidsynth3 fluid-soundfont-gm; \
 	else \
 		echo "FluidSynth is missing. Install it, then run make again:" \
 			"Debian, Ubuntu: apt install libfluidsynth3; Fedora: dnf install fluidsynth-libs; macOS: brew install fluid-synth"; \
