@@ -132,11 +132,11 @@ def test_a_dry_run_says_what_to_expect_and_writes_nothing(config, tmp_path, monk
 
 
 def test_the_best_validated_weights_are_kept_and_training_ends_when_they_get_no_better(config, tmp_path):
-    worse = dataclasses.replace(config, steps=40, validate_every=2, patience=3, learning_rate=0.3)
+    worse = dataclasses.replace(config, steps=40, validate_every=2, patience=2, learning_rate=0.3)
     trained = training.train(worse, tmp_path)
     assert trained.stopped_early
     assert trained.step < 40
-    assert stored(tmp_path, trained.step, "n_worse") == 3
+    assert stored(tmp_path, trained.step, "n_worse") == 2
     best_loss = stored(tmp_path, trained.step, "best_loss")
     with start_workers(worse) as workers:
         excerpts = Excerpts([workers.chunker.source], False, worse.targets)
