@@ -77,8 +77,10 @@ class Config:
     )
     soundfonts: tuple[str, ...] = setting(
         (),
-        "SoundFonts (SF2, SF3) to play the pieces with, separated by commas; one is drawn for each visit to a piece. "
-        "Empty for FluidR3_GM.sf2 if it is installed, else TimGM6mb.sf2, which pretty_midi contains.",
+        "SoundFonts (SF2, SF3) to play the pieces with, separated by commas: files, folders or patterns, each with a "
+        "weight if you like, as in fonts/,drums.sf2:0.5. At each visit to a piece one is drawn for each instrument, "
+        "among those that have it. Empty for FluidR3_GM.sf2 if it is installed, else TimGM6mb.sf2, which pretty_midi "
+        "contains.",
     )
     sample_rate: int = setting(44_100, "Sample rate of the model, in Hz.", minimum=8_000, maximum=96_000)
     chunk_ms: float = setting(100.0, "Length of a training chunk, in milliseconds.", minimum=1.0, maximum=60_000.0)

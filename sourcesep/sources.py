@@ -11,6 +11,7 @@ from data_gen.chunks import Chunker
 from data_gen.corpus import open_corpus
 from data_gen.instruments import parse_instruments
 from data_gen.played import PlayedStems
+from data_gen.soundfonts import expand_soundfonts
 from data_gen.stems import StemSource
 from data_gen.synth import default_soundfont
 from data_gen.workers import Visits, Workers
@@ -24,7 +25,7 @@ def open_source(config: Config) -> StemSource:
     Raises InputError if there are no songs, or they cannot be played.
     """
     source = open_played(config, config.midi_dir)
-    source.prepare()
+    source.check()
     return source
 
 
@@ -35,12 +36,17 @@ def open_played(config: Config, midi_dir: str) -> PlayedStems:
     """
     instruments = parse_instruments(config.instruments)
     corpus = open_corpus(midi_dir, instruments, config.require, config.seed)
-    return PlayedStems(corpus, instruments, list_soundfonts(config), config.sample_rate, config.variation)
+    soundfonts = list_soundfonts(config)
+    weights = tuple(soundfonts.values())
+    return PlayedStems(corpus, instruments, tuple(soundfonts), config.sample_rate, config.variation, weights)
 
 
-def list_soundfonts(config: Config) -> tuple[str, ...]:
-    """Returns the paths of the SoundFonts that a Config names, or of the default one."""
-    return config.soundfonts or (default_soundfont(),)
+def list_soundfonts(config: Config) -> dict[str, float]:
+    """Returns the paths of the SoundFonts that a Config names, or of the default one, each with its weight.
+
+    Raises InputError like `soundfonts.expand_soundfonts`.
+    """
+    return expand_soundfonts(config.soundfonts or (default_soundfont(),))
 
 
 def make_chunker(config: Config, split: str, source: StemSource | None = None) -> Chunker:

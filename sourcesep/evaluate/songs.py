@@ -10,7 +10,7 @@ import filecmp
 import functools
 import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +21,7 @@ from data_gen.corpus import Corpus, MidiCorpus
 from data_gen.instruments import parse_instruments
 from data_gen.played import PlayedStems
 from data_gen.songs import SAME_SONG
+from data_gen.soundfonts import profile
 from data_gen.stems import OTHER
 from sourcesep.config import Config
 from sourcesep.evaluate import recordings
@@ -92,7 +93,7 @@ def list_held_out(
         return Song(played.sample_rate, played.mixture, stems)
 
     songs = []
-    for soundfont in soundfonts or trained_with:
+    for soundfont in soundfonts or _complete(trained_with, config):
         if not os.path.isfile(soundfont):
             raise InputError(f"no such SoundFont: {soundfont}")
         heard = "" if any(_is_same_soundfont(soundfont, other) for other in trained_with) else "not "
@@ -101,6 +102,14 @@ def list_held_out(
             name = os.path.relpath(corpus.name(split, index), midi_dir or config.midi_dir or ".")
             songs.append(LazySong(name, condition, functools.partial(load, soundfont, split, index)))
     return songs
+
+
+def _complete(soundfonts: Iterable[str], config: Config) -> list[str]:
+    """Returns the SoundFonts that have all instruments; all of them, where none has, so that the error names one."""
+    paths, instruments = list(soundfonts), parse_instruments(config.instruments)
+    if len(paths) < 2:
+        return paths
+    return [path for path in paths if all(map(profile(path).plays, instruments))] or paths
 
 
 def _list_unused(config: Config, midi_dir: str) -> tuple[Corpus, list[tuple[str, int]]]:
