@@ -330,12 +330,18 @@ class Config:
             flag: the flag that needs it, without dashes.
             instead: what to use where they do not.
         """
-        if len(self.targets) < len(self.instrument_names) and not self.other:
-            raise InputError(
-                f"--{flag}: the stems of these --targets do not make up the mixture; add --other, or use {instead}"
-            )
-        if len(self.model_stems) < 2:
+        if self.stems_make_up_mixture:
+            return
+        if len(self.targets) == len(self.instrument_names) or self.other:
             raise InputError(f"--{flag}: the model gives one stem at a time, nothing to sum; use {instead}")
+        raise InputError(
+            f"--{flag}: the stems of these --targets do not make up the mixture; add --other, or use {instead}"
+        )
+
+    @property
+    def stems_make_up_mixture(self) -> bool:
+        """Whether the model gives several stems at once, and they sum to the mixture."""
+        return len(self.model_stems) > 1 and (self.other or len(self.targets) == len(self.instrument_names))
 
     @property
     def instrument_names(self) -> tuple[str, ...]:
