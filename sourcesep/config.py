@@ -82,6 +82,11 @@ class Config:
         "among those that have it. Empty for FluidR3_GM.sf2 if it is installed, else TimGM6mb.sf2, which pretty_midi "
         "contains.",
     )
+    validate_soundfonts: tuple[str, ...] = setting(
+        (),
+        "SoundFonts that training does not hear, separated by commas; the best weights are then chosen by how well the "
+        "model separates held-out songs that are played through them. Empty for the first of --soundfonts.",
+    )
     sample_rate: int = setting(44_100, "Sample rate of the model, in Hz.", minimum=8_000, maximum=96_000)
     chunk_ms: float = setting(100.0, "Length of a training chunk, in milliseconds.", minimum=1.0, maximum=60_000.0)
     context_ms: float = setting(
@@ -455,7 +460,12 @@ class Config:
         return cls.from_values(without_foreign_settings({**values, "model": model}) if model else values)
 
 
-PATH_SETTINGS = ("midi_dir", "soundfonts", "stems_dir")  # settings that are paths, or lists of them
+PATH_SETTINGS = (
+    "midi_dir",
+    "soundfonts",
+    "validate_soundfonts",
+    "stems_dir",
+)  # settings that are paths, or lists of them
 
 
 def expand_setting(paths: Any) -> Any:
