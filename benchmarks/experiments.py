@@ -121,8 +121,16 @@ class Runner:
                 [sys.executable, "evaluate.py", f"--run_dir={run_dir}", f"--soundfonts={soundfonts}"]
                 + [f"--midi_dir={self.options.midi_dir}", *how_much]
             )
-        points = read_losses(run_dir)
         scored = json.loads((run_dir / "evaluation" / "metrics.json").read_text())
+        summary = scored["summary"]
+        if self.options.recordings_dir and not variant.peer:
+            recorded = run_dir / "evaluation_of_recordings"
+            _call(
+                [sys.executable, "evaluate.py", f"--run_dir={run_dir}", f"--stems_dir={self.options.recordings_dir}"]
+                + [f"--output_dir={recorded}", *how_much]
+            )
+            summary.update(json.loads((recorded / "metrics.json").read_text())["summary"])
+        points = read_losses(run_dir)
         result = {
             "variant": variant.name,
             "seed": seed,
@@ -136,7 +144,7 @@ class Runner:
             "packages": scored["packages"],
             "songs": len({piece["name"] for piece in scored["pieces"]}),
             "seconds": self.options.seconds,
-            "summary": _select_scores(scored["summary"]),
+            "summary": _select_scores(summary),
             "curve": _thin([(step, loss) for _, step, loss in points]),
         }
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -275,6 +283,7 @@ if __name__ == "__main__":
         f"{default_soundfont()},/usr/share/sounds/sf2/sf_GMbank.sf2",  # the latter from Debian's csound-soundfont
         "SoundFonts, separated by commas, of the row that trains with several.",
     )
+    flags.DEFINE_string("recordings_dir", "", "Folder of recorded stems to score on in addition.")
     flags.DEFINE_string("work_dir", "runs/experiments", "Folder for the run directories.")
     flags.DEFINE_string("peers_python", "", "Python of the environment that benchmarks/peers.py describes.")
     flags.DEFINE_list("seeds", [], "Seeds to use instead of those of each experiment.")

@@ -16,15 +16,15 @@ from scipy.ndimage import uniform_filter1d  # noqa: E402
 
 from benchmarks.experiments_plan import Experiment, Variant, result_path  # noqa: E402
 from sourcesep.evaluate.scores import MODEL, ROWS  # noqa: E402
-from sourcesep.metrics import MAIN_MEASURE  # noqa: E402
+from sourcesep.metrics import MAIN_MEASURE, MEASURES  # noqa: E402
 
 HEAD = """# Experiments
 
 `python -m benchmarks.experiments --midi_dir=MIDI` writes this page, except the paragraphs below the plots.
 
-Scores are medians over held-out songs of the SDR in dB, in the part of a song in which the instrument plays; `all` is
-their mean over instruments. Rows with several seeds show the mean, and the lowest and the highest score. `n` is the
-number of songs.
+Scores are medians over held-out songs, in the part of a song in which the instrument plays, of the SDR in dB, or of the
+gain over the best constant gain on the mixture where a table says "over constant"; `all` is their mean over
+instruments. Rows with several seeds show the mean, and the lowest and the highest score. `n` is the number of songs.
 
 "Ten minutes" are ten minutes on two cores of the machine that ran the first row. Rows that ran
 on other machines made as many steps as ten minutes on the first machine allow: a step of tasnet was timed on both. The
@@ -44,7 +44,7 @@ def read_results(folder: pathlib.Path, experiment: str, variants: Sequence[Varia
 
 def overall_sdr(result: Mapping[str, Any]) -> float:
     """Computes the median SDR of a run, averaged over instruments and conditions."""
-    return statistics.mean(_average(rows, MODEL) or 0.0 for rows in result["summary"].values())
+    return statistics.mean(_average(rows, MODEL, MAIN_MEASURE) or 0.0 for rows in result["summary"].values())
 
 
 def write(experiments: Mapping[str, Experiment], results_dir: pathlib.Path, docs: pathlib.Path) -> None:
@@ -62,7 +62,7 @@ def write(experiments: Mapping[str, Experiment], results_dir: pathlib.Path, docs
         results = read_results(results_dir, name, experiment.variants)
         parts += [f"## {experiment.title}\n\n{experiment.question}\n"]
         conditions = list(dict.fromkeys(_place(condition) for result in results for condition in result["summary"]))
-        parts += [_table(results, condition) for condition in conditions]
+        parts += [_table(results, condition, experiment.measure) for condition in conditions]
         picture = docs / "experiments" / f"{name}.png"
         _plot(results, picture)
         caption = "Training loss over steps, smoothed over a tenth of them, one line per seed"
@@ -85,39 +85,41 @@ def _find_rows(result: Mapping[str, Any], place: str) -> dict[str, Any]:
     return next((rows for condition, rows in result["summary"].items() if _place(condition) == place), {})
 
 
-def _median(scores: Mapping[str, Any]) -> float | None:
-    return scores[MAIN_MEASURE]["median"]
+def _median(scores: Mapping[str, Any], measure: str) -> float | None:
+    return scores[measure]["median"]
 
 
-def _table(results: Sequence[dict[str, Any]], place: str) -> str:
-    """Returns the table of an experiment under one condition, as Markdown."""
+def _table(results: Sequence[dict[str, Any]], place: str, measure: str) -> str:
+    """Returns the table of an experiment under one condition, as Markdown, with the medians of one measure."""
     names = list(dict.fromkeys(name for result in results for name in _find_rows(result, place)))
     heard = {next(c for c in result["summary"] if _place(c) == place).partition(" (")[2][:-1] for result in results}
     note = f" ({heard.pop()})" if len(heard) == 1 else ""
+    (label,) = (known.label for known in MEASURES if known.key == measure)
+    note += "" if measure == MAIN_MEASURE else f", {label}"
     head = [f"{place}{note}", "parameters", "steps", *names, "all"]
     lines = [" | ".join(head), "|".join(["---"] * len(head))]
     for variant in dict.fromkeys(result["variant"] for result in results):
         alike = [result for result in results if result["variant"] == variant]
         tables = [_find_rows(result, place) for result in alike]
-        cells = [_cell([_median(rows[name][MODEL]) for rows in tables]) for name in names]
-        cells.append(_cell([_average(rows, MODEL) for rows in tables]))
+        cells = [_cell([_median(rows[name][MODEL], measure) for rows in tables if name in rows]) for name in names]
+        cells.append(_cell([_average(rows, MODEL, measure) for rows in tables]))
         seeds = f", {len(alike)} seeds" if len(alike) > 1 else ""
         facts = [f"{alike[0]['parameters']:,}", _span([result["steps"] for result in alike])]
         lines.append(" | ".join([f"{variant}{seeds}", *facts, *cells]))
     anchors = _find_rows(results[0], place)
     for row in ROWS:
-        if row == MODEL or not all(row in anchors[name] for name in anchors):  # older results lack an anchor
-            continue
-        cells = [_cell([_median(anchors[name][row])]) if name in anchors else "" for name in names]
-        lines.append(" | ".join([f"*{row}*", "", "", *cells, _cell([_average(anchors, row)])]))
-    counts = " | ".join(str(anchors[name][MODEL][MAIN_MEASURE]["n"]) if name in anchors else "" for name in names)
+        if row == MODEL or not all(measure in anchors[name].get(row, ()) for name in anchors):
+            continue  # older results lack an anchor or a measure
+        cells = [_cell([_median(anchors[name][row], measure)]) if name in anchors else "" for name in names]
+        lines.append(" | ".join([f"*{row}*", "", "", *cells, _cell([_average(anchors, row, measure)])]))
+    counts = " | ".join(str(anchors[name][MODEL][measure]["n"]) if name in anchors else "" for name in names)
     lines.append(f"*n* | | | {counts} | ")
     return "\n".join(f"| {line} |" for line in lines) + "\n"
 
 
-def _average(rows: Mapping[str, Any], row: str) -> float | None:
+def _average(rows: Mapping[str, Any], row: str, measure: str) -> float | None:
     """Averages the medians of a row over the instruments that have one."""
-    medians = [_median(scores[row]) for scores in rows.values()]
+    medians = [_median(scores[row], measure) for scores in rows.values()]
     known = [median for median in medians if median is not None]
     return statistics.mean(known) if known else None
 

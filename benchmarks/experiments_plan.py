@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 
+from sourcesep.metrics import MAIN_MEASURE
+
 INSTRUMENTS = ("drums", "piano", "strings", "bass")
 ONE = "bass"  # the one instrument out of four
 
@@ -43,12 +45,14 @@ class Experiment:
         title, question: shown above the table.
         variants: the rows.
         seeds: each row is trained once with each of them.
+        measure: key of the measure in the tables.
     """
 
     title: str
     question: str
     variants: tuple[Variant, ...]
     seeds: tuple[int, ...] = (0,)
+    measure: str = MAIN_MEASURE
 
 
 SMALL = (

@@ -13,6 +13,7 @@ import numpy as np
 from absl import logging
 
 from data_gen import InputError, RenderError
+from data_gen.effects import EffectChances, apply_effects
 from data_gen.stems import SILENCE_DBFS, StemSource, add_up, choose_stems
 from data_gen.variation import draw_gains
 
@@ -54,6 +55,7 @@ class Chunker:
         keep_silent, keep_solo: share of the silent and the solo chunks that is kept, 0 to 1.
         seed: of everything that is drawn.
         gain_db: each stem is made louder or softer by up to this much, in dB.
+        effects: how probable each effect on the stems and on the mixture is.
         other: whether the sum of all stems that are not targets is one more stem.
     """
 
@@ -67,6 +69,7 @@ class Chunker:
     keep_solo: float = 0.1
     seed: int = 0
     gain_db: float = 0.0
+    effects: EffectChances = EffectChances()
     other: bool = False
 
     @property
@@ -85,6 +88,7 @@ class Chunker:
         start = int(rng.integers(max(1, take.n_samples - n_chunks * self.chunk_samples)))
         n_samples = n_chunks * self.chunk_samples + 2 * self.context_samples
         stems = to_mono(take.stems(start - self.context_samples, n_samples))
+        stems = apply_effects(stems[:, None], self.source.sample_rate, self.effects, rng)[:, 0]
         if self.gain_db:
             stems = stems * draw_gains(len(stems), self.gain_db, rng)[:, None]
         wanted = choose_stems(stems, self.source.names, self.targets, self.other)

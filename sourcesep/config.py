@@ -15,6 +15,7 @@ from typing import Any
 from absl import flags
 
 from data_gen import InputError
+from data_gen.effects import EffectChances
 from data_gen.files import expand
 from data_gen.instruments import CANDIDATES, name_of
 from data_gen.stems import OTHER
@@ -28,6 +29,11 @@ STEPS = 1_500  # training steps of the original report
 
 def _conditioned_models() -> list[str]:
     return [model for model in MODELS if takes_condition(model)]
+
+
+def _chance(what: str) -> Any:
+    """Returns the setting of an effect's probability."""
+    return setting(0.0, f"Probability, drawn at each visit to a song, that {what}, 0 to 1.", minimum=0.0, maximum=1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,6 +161,14 @@ class Config:
         minimum=0.0,
         maximum=1.0,
     )
+    vary_equaliser: float = _chance("a stem passes through random shelves and peaks of an equaliser")
+    vary_compression: float = _chance("a stem passes through a compressor")
+    vary_saturation: float = _chance("a stem is softly clipped")
+    vary_room: float = _chance("a stem sounds in an artificial room")
+    vary_bandwidth: float = _chance("a stem loses its highest or lowest frequencies")
+    vary_codec: float = _chance("a stem is encoded as MP3 and decoded, which takes longer than all other effects")
+    vary_noise: float = _chance("a stem has the noise of a microphone, 30 to 60 dB below it")
+    vary_master: float = _chance("the mixture, and with it every stem, passes through an equaliser and a limiter")
     remix: float = setting(
         0.0,
         "Probability that a chunk is replaced by a mix of stems from several chunks of its batch, 0 to 1. Keeps the "
@@ -404,6 +418,11 @@ class Config:
     def variation(self) -> Variation:
         """What a source draws at each visit to a song."""
         return Variation(**{f.name: getattr(self, f"vary_{f.name}") for f in dataclasses.fields(Variation)})
+
+    @property
+    def effects(self) -> EffectChances:
+        """How probable the effects on stems and mixtures are."""
+        return EffectChances(**{f.name: getattr(self, f"vary_{f.name}") for f in dataclasses.fields(EffectChances)})
 
     @property
     def chunk_samples(self) -> int:

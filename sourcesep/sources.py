@@ -88,6 +88,7 @@ def make_chunker(config: Config, split: str, source: StemSource | None = None) -
         keep_solo=config.keep_solo,
         seed=config.seed,
         gain_db=config.vary_gain_db,
+        effects=config.effects,
         other=config.other,
     )
 

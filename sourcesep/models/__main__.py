@@ -6,9 +6,12 @@ flags). A model ignores flags that are settings of other models.
 
 from __future__ import annotations
 
+import os
 import pathlib
 import time
 from collections.abc import Iterable
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow logs greetings, some of them as errors
 
 import keras
 import numpy as np
