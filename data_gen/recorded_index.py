@@ -139,9 +139,8 @@ def _examine_song(song: RecordedSong, stamps: tuple[tuple[str, int, int], ...]) 
         return total
 
     signature = fingerprint(read, take.n_samples)
-    is_silent = tuple(
-        energy <= n_read * 10 ** (SILENCE_DBFS / 10) and _is_silent(file) for energy, file in zip(energies, files)
-    )
+    is_quiet = energies <= n_read * 10 ** (SILENCE_DBFS / 10)
+    is_silent = tuple(bool(quiet) and _is_silent(file) for quiet, file in zip(is_quiet, files))
     return Examined(stamps, files, is_silent, signature, tuple(_notes(song, files, is_silent, differences)))
 
 
