@@ -47,8 +47,8 @@ def music_signature(piece: midi.Piece) -> tuple[int, ...]:
     return minhash(features)
 
 
-def minhash(features: Iterable[int]) -> tuple[int, ...]:
-    """Returns SIGNATURE_SIZE minima of hashed features (integers below 2**32), () if there is no feature.
+def minhash(features: Iterable[int], size: int = SIGNATURE_SIZE) -> tuple[int, ...]:
+    """Returns `size` minima of hashed features (integers below 2**32), () if there is no feature.
 
     The share of places at which two of them agree estimates the share of features in common (Broder 1997).
     """
@@ -57,8 +57,8 @@ def minhash(features: Iterable[int]) -> tuple[int, ...]:
         return ()
     # A universal hash family (Carter & Wegman 1979): odd multipliers, the high half of the product.
     rng = np.random.default_rng(0)
-    multipliers = rng.integers(1, 2**63, SIGNATURE_SIZE, dtype=np.uint64) * 2 + 1
-    offsets = rng.integers(0, 2**63, SIGNATURE_SIZE, dtype=np.uint64)
+    multipliers = rng.integers(1, 2**63, size, dtype=np.uint64) * 2 + 1
+    offsets = rng.integers(0, 2**63, size, dtype=np.uint64)
     minima = [(((hashes * a + b) >> np.uint64(32)).min()) for a, b in zip(multipliers, offsets)]
     return tuple(int(minimum) for minimum in minima)
 
