@@ -1,4 +1,6 @@
-"""Makes a run's model the one in the package, as weights and as TFLite, with its card: `python tools/package_model.py --run_dir=runs/pretrained`.
+"""Makes a run's model the one in the package, as weights and as TFLite, with its card.
+
+    python tools/package_model.py --run_dir=runs/pretrained
 
 Run evaluate.py on the run first, with the SoundFonts of its training and others: the card shows these scores.
 """

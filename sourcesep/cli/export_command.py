@@ -27,8 +27,8 @@ def export() -> None:
     flags.DEFINE_float(
         "tflite_window_s",
         None,
-        "Length of the window that a TFLite file computes, in seconds; by default 3, or three times the receptive field "
-        "if that is more. Shorter windows answer sooner and cost more.",
+        "Length of the window that a TFLite file computes, in seconds; by default 3, or three times the receptive "
+        "field if that is more. Shorter windows answer sooner and cost more.",
     )
     run(_export, "Writes a run's model as a SavedModel and as TFLite files, and compares each with the Keras model.")
 

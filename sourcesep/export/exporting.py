@@ -78,8 +78,8 @@ def export(
         output_dir: created if it does not exist.
         formats: some of FORMATS.
         tflite_types: some of tflite.TYPES; each gives one file.
-        tflite_window_s: length of the window that a TFLite file computes, in seconds; by default 3 s, or three times the
-            receptive field if that is more.
+        tflite_window_s: length of the window that a TFLite file computes, in seconds; by default 3 s, or three times
+            the receptive field if that is more.
 
     Raises:
         InputError: the run has no weights, a format or type does not exist, the window is too short, or the folder
