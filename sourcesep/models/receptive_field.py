@@ -13,25 +13,7 @@ import keras
 from keras import layers
 
 from data_gen import InputError
-from sourcesep.models.reach import Reach, join
-
-
-class ReceptiveField(NamedTuple):
-    """The input that an output sample depends on.
-
-    Attributes:
-        before, after: number of samples before and after it; the field is 1 + before + after samples wide.
-        stride: a shift of the input by a multiple of this number of samples shifts the output by as much.
-    """
-
-    before: int
-    after: int
-    stride: int
-
-    @property
-    def samples(self) -> int:
-        """Width of the receptive field, in samples."""
-        return 1 + self.before + self.after
+from sourcesep.models.reach import Reach, ReceptiveField, join
 
 
 def receptive_field(model: keras.Model) -> ReceptiveField:
@@ -121,12 +103,19 @@ def _through(layer: keras.Operation, inputs: list[Reach | None]) -> Reach | None
 
 
 def _multiply_adds(layer: keras.Operation, before: Reach | None, after: Reach | None) -> float:
-    """Returns the multiply-adds of a layer with kernels for each sample of the mixture; 0 for other layers."""
+    """Returns the multiply-adds of a layer with kernels for each sample of the mixture; 0 for other layers.
+
+    A layer that does not use each kernel once for every element of the time axis has the number of its multiply-adds
+    for such an element as an attribute `multiply_adds`.
+    """
     if before is None or after is None:
         return 0.0
+    if hasattr(layer, "multiply_adds"):
+        return layer.multiply_adds / max(before.step, after.step)
     kernels = (getattr(layer, name, None) for name in ("kernel", "depthwise_kernel", "pointwise_kernel"))
     n_weights = sum(math.prod(kernel.shape) for kernel in kernels if kernel is not None)
-    return n_weights / max(before.step, after.step)  # a transposed convolution uses the kernel once for each input
+    # A transposed convolution uses the kernel once for each input.
+    return n_weights * before.rows / max(before.step, after.step)
 
 
 # ---- The stock layers of Keras: each rule returns the reach of the output, or raises ValueError ----------------------
