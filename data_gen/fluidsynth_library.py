@@ -38,6 +38,7 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {  # name -> type of the result, types 
     "fluid_synth_pitch_bend": (_int, _pointer, _int, _int),
     "fluid_synth_channel_pressure": (_int, _pointer, _int, _int),
     "fluid_synth_key_pressure": (_int, _pointer, _int, _int, _int),
+    "fluid_synth_set_gen": (_int, _pointer, _int, _int, ctypes.c_float),
     "fluid_synth_set_reverb_group_roomsize": (_int, _pointer, _int, _double),
     "fluid_synth_process": (_int, _pointer, _int, _int, _pointer, _int, _pointer),
 }

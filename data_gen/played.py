@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import logging
@@ -13,14 +13,16 @@ from data_gen import InputError
 from data_gen.corpus import Corpus
 from data_gen.instruments import Instrument
 from data_gen.midi import Piece
+from data_gen.soundfonts import Profile, match_levels, profile
 from data_gen.synth import BLOCK_SAMPLES, Synthesizer
-from data_gen.variation import Effects, Variation, draw_effects, vary
+from data_gen.variation import Effects, Sound, Variation, draw_effects, vary
 
 
 class PlayedStems:
     """A StemSource: pieces of MIDI, each instrument a stem. See `data_gen.stems.StemSource` for the methods.
 
-    Each draw plays a random piece through one of the SoundFonts, with what `variation` changes.
+    Each draw plays a random piece, with what `variation` changes. Of several SoundFonts one is drawn for each
+    instrument, among those that have it, and brought to the level of the others.
 
     Args:
         corpus: the pieces.
@@ -28,6 +30,7 @@ class PlayedStems:
         soundfonts: paths of SF2 or SF3 files.
         sample_rate: in Hz.
         variation: what is drawn for each visit to a piece.
+        weights: how often each SoundFont is drawn, relative to the others; empty for equal shares.
     """
 
     n_channels = 1
@@ -39,14 +42,17 @@ class PlayedStems:
         soundfonts: Sequence[str],
         sample_rate: int,
         variation: Variation = Variation(),  # noqa: B008 (it is immutable)
+        weights: Sequence[float] = (),
     ):
         self.corpus = corpus
         self.instruments = tuple(instruments)
         self.names = tuple(instrument.name for instrument in instruments)
         self.soundfonts = tuple(soundfonts)
+        self.weights = tuple(weights) or (1.0,) * len(self.soundfonts)
         self.sample_rate = sample_rate
         self.variation = variation
-        self._synthesizers: dict[str, Synthesizer] = {}
+        self._choices: list[_Choice] = []  # of each instrument, where there are several SoundFonts
+        self._synthesizers: dict[tuple[str, ...], Synthesizer] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_synthesizers": {}}  # each process loads the SoundFonts itself
@@ -56,68 +62,123 @@ class PlayedStems:
         return self.corpus.size(split)
 
     def draw(self, split: str, rng: np.random.Generator) -> PlayedTake:
-        """Returns a random piece, varied, through a random SoundFont."""
+        """Returns a random piece, varied, each instrument through a random SoundFont."""
         n_pieces = self.corpus.size(split)
         if not n_pieces:
             raise InputError(f"no piece in the {split} split: it takes about ten songs to have one")
         piece = self.corpus.load(split, int(rng.integers(n_pieces)))
-        synthesizer = self._synthesizer(self.soundfonts[rng.integers(len(self.soundfonts))])
+        self.check()
+        sounds = tuple(choice.draw(rng) for choice in self._choices)
         piece = vary(piece, self.instruments, self.variation, rng)
-        return PlayedTake(piece, synthesizer, draw_effects(len(self.instruments), self.variation, rng))
+        effects = draw_effects(len(self.instruments), self.variation, rng)
+        return PlayedTake(piece, self._synthesizer(self.soundfonts), effects, sounds)
 
     def load(self, split: str, index: int) -> PlayedTake:
-        """Returns piece number `index` of a split as it is, through the first SoundFont."""
+        """Returns piece number `index` of a split as it is, through the SoundFont that `play` takes."""
         return self.play(self.corpus.load(split, index))
 
     def play(self, piece: Piece) -> PlayedTake:
-        """Returns a piece as it is, through the first SoundFont.
+        """Returns a piece as it is, through the first SoundFont that has all instruments; without one, through all.
 
         Raises InputError if none of the instruments plays in it.
         """
+        self.check()
         if not any(len(piece.notes_of(instrument)) for instrument in self.instruments):
             raise InputError(f"{piece.name}: none of the instruments plays in it ({', '.join(self.names)})")
-        return PlayedTake(piece, self._synthesizer(self.soundfonts[0]))
+        whole = [
+            soundfont
+            for number, soundfont in enumerate(self.soundfonts)
+            if all(number in choice.fonts for choice in self._choices)
+        ]
+        return PlayedTake(piece, self._synthesizer(tuple(whole[:1]) or self.soundfonts))
 
-    def prepare(self) -> None:
-        """Loads the SoundFonts. Damaged ones are logged and no longer used.
+    def check(self) -> None:
+        """Finds out which SoundFonts can be used, and measures those that were never used before.
+
+        One that cannot is logged and left out. Nothing is kept in memory but the first SoundFont.
 
         Raises InputError if one is missing, or none can be used.
         """
-        usable: list[str] = []
+        if len(self.soundfonts) < 2:
+            self._synthesizer(self.soundfonts)
+        if len(self.soundfonts) < 2 or self._choices:
+            return
+        usable: list[tuple[str, float, Profile]] = []
         damaged: list[InputError] = []
-        for soundfont in self.soundfonts:
+        for soundfont, weight in zip(self.soundfonts, self.weights):
             if not os.path.isfile(soundfont):
                 raise InputError(f"no such SoundFont: {soundfont}")
             try:
-                self._synthesizer(soundfont)
-                usable.append(soundfont)
+                usable.append((soundfont, weight, profile(soundfont)))
             except InputError as error:
                 damaged.append(error)
         if not usable:
             raise damaged[0]
         for reason in damaged:
             logging.warning("%s; going on without it", reason)
-        self.soundfonts = tuple(usable)
+        paths, self.weights, profiles = zip(*usable)
+        self.soundfonts = paths
+        if len(paths) > 1:
+            self._choices = [_Choice.of(instrument, self.weights, profiles, paths) for instrument in self.instruments]
 
-    def _synthesizer(self, soundfont: str) -> Synthesizer:
-        if soundfont not in self._synthesizers:
-            self._synthesizers[soundfont] = Synthesizer(soundfont, self.instruments, self.sample_rate)
-        return self._synthesizers[soundfont]
+    def prepare(self) -> None:
+        """Loads the SoundFonts. Damaged ones are logged and no longer used.
+
+        Raises InputError if one is missing, or none can be used.
+        """
+        self.check()
+        self._synthesizer(self.soundfonts)
+
+    def _synthesizer(self, soundfonts: tuple[str, ...]) -> Synthesizer:
+        if soundfonts not in self._synthesizers:
+            self._synthesizers[soundfonts] = Synthesizer(soundfonts, self.instruments, self.sample_rate)
+        return self._synthesizers[soundfonts]
+
+
+class _Choice(NamedTuple):
+    """Which SoundFonts an instrument is drawn from: their numbers, cumulated shares and gains in dB."""
+
+    fonts: tuple[int, ...]
+    until: tuple[float, ...]
+    gains_db: tuple[float, ...]
+
+    @classmethod
+    def of(
+        cls, instrument: Instrument, weights: Sequence[float], profiles: Sequence[Profile], names: Sequence[str]
+    ) -> _Choice:
+        """Raises InputError if no SoundFont has the instrument."""
+        fonts = tuple(number for number, one in enumerate(profiles) if one.plays(instrument))
+        if not fonts:
+            raise InputError(f"{', '.join(names)}: none of these SoundFonts has a preset for {instrument.name}")
+        shares = np.cumsum([weights[font] for font in fonts])
+        gains_db = match_levels([profiles[font] for font in fonts], instrument)
+        return cls(fonts, tuple((shares / shares[-1]).tolist()), tuple(gains_db))
+
+    def draw(self, rng: np.random.Generator) -> Sound:
+        """Draws one of the SoundFonts."""
+        place = int(np.searchsorted(self.until, rng.random(), side="right"))
+        return Sound(font=self.fonts[place], gain=float(10 ** (self.gains_db[place] / 20)))
 
 
 class PlayedTake:
-    """A Take: one piece through one SoundFont. See `data_gen.stems.Take`."""
+    """A Take: one piece through the SoundFonts of a synthesiser. See `data_gen.stems.Take`."""
 
-    def __init__(self, piece: Piece, synthesizer: Synthesizer, effects: tuple[Effects, ...] = ()):
+    def __init__(
+        self,
+        piece: Piece,
+        synthesizer: Synthesizer,
+        effects: tuple[Effects, ...] = (),
+        sounds: tuple[Sound, ...] = (),
+    ):
         self.name = piece.name
         self.n_samples = int(piece.duration_s * synthesizer.sample_rate)
-        self._piece, self._synthesizer, self._effects = piece, synthesizer, effects
+        self._piece, self._synthesizer, self._effects, self._sounds = piece, synthesizer, effects, sounds
 
     def stems(self, start: int, n_samples: int) -> np.ndarray:
         """Plays a stretch; float32 [instrument, 1, time]."""
         n_before = min(n_samples, max(0, -start))  # samples of silence before the piece
         offset = max(0, start) % BLOCK_SAMPLES  # the synthesiser starts at whole blocks
         n_played = n_samples - n_before + offset
-        stems = self._synthesizer.render(self._piece, max(0, start), n_played, self._effects)[offset:]
+        stems = self._synthesizer.render(self._piece, max(0, start), n_played, self._effects, self._sounds)[offset:]
         stems = np.pad(stems, ((n_before, 0), (0, 0))) if n_before else stems
         return stems.T[:, None]  # [time, instrument] to [instrument, 1, time]

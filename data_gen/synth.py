@@ -4,19 +4,22 @@ One FluidSynth instance plays every instrument at once. Each instrument has its 
 piece of several ports needs, and its own output group (FluidSynth sends synth channel c to group c modulo the number of
 groups), so that no stem contains sound of another, and they sum to the mixture. Each instrument has its own reverb and
 chorus, which are off for most visits: silence is then exactly zero.
+
+An instance holds several SoundFonts at once; a `Sound` says for each instrument which of them plays it, and how.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from data_gen import InputError, RenderError, fluidsynth_library, midi
 from data_gen.instruments import DRUM_BANK, Instrument
-from data_gen.variation import Effects
+from data_gen.soundfont_file import SoundFontFile
+from data_gen.variation import Effects, Sound
 
 BLOCK_SAMPLES = 64  # FluidSynth acts on events between blocks of this length (FLUID_BUFSIZE)
 PREROLL_S = 0.5  # audio rendered and discarded before a window, so that notes already sounding are past their attack
@@ -36,19 +39,26 @@ _IGNORED_CONTROLLERS = (_REVERB_SEND, _CHORUS_SEND, 124, 125, 126, 127)
 
 
 class Synthesizer:
-    """Plays pieces through one SoundFont.
+    """Plays pieces through SoundFonts, each of which is held in memory once.
 
     Args:
-        soundfont: path of an SF2 or SF3 file.
+        soundfonts: paths of SF2 or SF3 files, or one path.
         instruments: the instruments to play, in the order of the stems. No others are played.
         sample_rate: in Hz, 8,000 to 96,000.
 
-    Raises InputError if the SoundFont is missing, damaged, or has no preset for one of the instruments.
+    Raises InputError if a SoundFont is missing or damaged, or if none has a preset for one of the instruments.
     """
 
-    def __init__(self, soundfont: str | pathlib.Path, instruments: Sequence[Instrument], sample_rate: int):
-        _check_soundfont(soundfont)
-        self.soundfont = str(soundfont)
+    def __init__(
+        self,
+        soundfonts: str | pathlib.Path | Sequence[str | pathlib.Path],
+        instruments: Sequence[Instrument],
+        sample_rate: int,
+    ):
+        paths = [soundfonts] if isinstance(soundfonts, (str, pathlib.Path)) else soundfonts
+        for path in paths:
+            _check_soundfont(path)
+        self.soundfonts = tuple(map(str, paths))
         self.instruments = tuple(instruments)
         self.sample_rate = sample_rate
         n_groups = len(self.instruments)
@@ -70,18 +80,31 @@ class Synthesizer:
         fluid.settings_setnum(self._settings, b"synth.gain", GAIN / 2)
         self._activate_effects(False)
         self._synth = fluid.new_synth(self._settings)
-        with fluid.lock:
-            fluid.log.clear()
-            font_id = fluid.sfload(self._synth, self.soundfont.encode(), 0)
-            if font_id < 0:
-                reason = "; ".join(fluid.log) or "damaged"
-                raise InputError(f"{soundfont}: FluidSynth cannot load this SoundFont ({reason})")
-        self._font = fluid.get_sfont_by_id(self._synth, font_id)
-        self._presets: dict[tuple[int, int, int], tuple[int, int]] = {}
+        self._fonts: list[int] = []  # FluidSynth's pointers
+        self._kits: list[tuple[int, int] | None] = []
+        for path in self.soundfonts:
+            self._load(path)
+        self._presets: dict[tuple[int, int, int, int], tuple[int, int, int]] = {}
         self._buffer = np.empty(0, np.float32)
         for position, instrument in enumerate(self.instruments):
             bank = DRUM_BANK if instrument.is_percussion else 0
-            self._preset(position, bank, (instrument.programs or (0,))[0])
+            self._preset(position, 0, bank, (instrument.programs or (0,))[0])
+
+    def _load(self, path: str) -> None:
+        """Loads a SoundFont with all its samples.
+
+        FluidSynth can also load those of a preset when it is selected, but not after the SoundFont was moved to
+        another instance, see `_renew`: it crashes.
+        """
+        fluid = self._fluid
+        with fluid.lock:
+            fluid.log.clear()
+            font_id = fluid.sfload(self._synth, path.encode(), 0)
+            if font_id < 0:
+                reason = "; ".join(fluid.log) or "damaged"
+                raise InputError(f"{path}: FluidSynth cannot load this SoundFont ({reason})")
+            self._fonts.append(fluid.get_sfont_by_id(self._synth, font_id))
+            self._kits.append(SoundFontFile(path).kit)
 
     def __del__(self) -> None:
         if getattr(self, "_synth", None):
@@ -94,7 +117,7 @@ class Synthesizer:
             self._fluid.settings_setint(self._settings, name, int(active))
 
     def _renew(self, effects: Sequence[Effects], n_channels: int) -> None:
-        """Replaces the FluidSynth instance, in half a millisecond, and moves the loaded SoundFont to the new one.
+        """Replaces the FluidSynth instance, in half a millisecond, and moves the loaded SoundFonts to the new one.
 
         The new instance has `n_channels` channels for each instrument.
 
@@ -107,11 +130,12 @@ class Synthesizer:
         # FluidSynth wants a multiple of 16.
         fluid.settings_setint(self._settings, b"synth.midi-channels", -(-n_channels * n_groups // 16) * 16)
         synth = fluid.new_synth(self._settings)
-        fluid.remove_sfont(self._synth, self._font)
-        self._font_id = fluid.add_sfont(synth, self._font)
+        for font in self._fonts:
+            fluid.remove_sfont(self._synth, font)
+        self._font_ids = [fluid.add_sfont(synth, font) for font in self._fonts]
         fluid.delete_synth(self._synth)
         self._synth = synth
-        self._selected: dict[int, tuple[int, int]] = {}  # synth channel -> its preset
+        self._selected: dict[int, tuple[int, int, int]] = {}  # synth channel -> its preset
         fluid.log.clear()  # the old instance logs that its presets are gone
         for group, effect in enumerate(effects):
             fluid.set_reverb_group_roomsize(synth, group, effect.reverb_room)
@@ -119,25 +143,47 @@ class Synthesizer:
                 fluid.cc(synth, channel, _REVERB_SEND, effect.reverb_send)
                 fluid.cc(synth, channel, _CHORUS_SEND, effect.chorus_send)
 
-    def _preset(self, position: int, bank: int, program: int) -> tuple[int, int]:
-        """Returns the (bank, program) that plays a note: as written, or the instrument's General MIDI fallback."""
-        key = (position, bank, program)
+    def _preset(self, position: int, font: int, bank: int, program: int) -> tuple[int, int, int]:
+        """Returns the (number of the SoundFont, bank, program) that plays a note.
+
+        The SoundFont is `font` if it has the program or, within the instrument, another one: first of the same family
+        of eight. Else it is the first that has the program; else the first that has any of the instrument.
+        """
+        key = (position, font, bank, program)
         if key not in self._presets:
-            instrument = self.instruments[position]
-            fallback_bank = DRUM_BANK if instrument.is_percussion else 0
-            fallbacks = [
-                (fallback_bank, p) for p in ((0,) if instrument.is_percussion else (program, *instrument.programs))
-            ]
-            for candidate in [(bank, program), *fallbacks]:
-                if self._fluid.sfont_get_preset(self._font, *candidate):
+            for candidate in self._candidates(*key):
+                if self._fluid.sfont_get_preset(self._fonts[candidate[0]], *candidate[1:]):
                     self._presets[key] = candidate
                     break
             else:
-                raise InputError(f"{self.soundfont}: this SoundFont has no preset for {instrument.name}")
+                name = self.instruments[position].name
+                raise InputError(f"{', '.join(self.soundfonts)}: this SoundFont has no preset for {name}")
         return self._presets[key]
 
+    def _candidates(self, position: int, font: int, bank: int, program: int) -> Iterator[tuple[int, int, int]]:
+        """Yields the presets to play a note with, the best one first."""
+        instrument = self.instruments[position]
+        others = [other for other in range(len(self._fonts)) if other != font]
+        if instrument.is_percussion:
+            for one in (font, *others):
+                kit = self._kits[one]
+                if kit and kit[0] != DRUM_BANK:
+                    yield (one, *kit)
+                yield from ((one, bank, program), (one, DRUM_BANK, 0), *([(one, *kit)] if kit else ()))
+            return
+        family = [other for other in instrument.programs if other // 8 == program // 8]
+        yield (font, bank, program)
+        yield from ((font, 0, one) for one in (program, *family))
+        yield from ((other, 0, program) for other in others)
+        yield from ((one, 0, other) for one in (font, *others) for other in instrument.programs)
+
     def render(
-        self, piece: midi.Piece, start_samples: int, n_samples: int, effects: Sequence[Effects] = ()
+        self,
+        piece: midi.Piece,
+        start_samples: int,
+        n_samples: int,
+        effects: Sequence[Effects] = (),
+        sounds: Sequence[Sound] = (),
     ) -> np.ndarray:
         """Plays one window of a piece.
 
@@ -149,6 +195,7 @@ class Synthesizer:
             start_samples: first sample of the window from the start of the piece, rounded down to BLOCK_SAMPLES.
             n_samples: length of the window.
             effects: one entry per instrument; empty for no effects, which is faster.
+            sounds: one entry per instrument; empty for the first SoundFont as it is.
 
         Returns:
             float32 [time, instrument], mono (the mean of left and right), in the order of `instruments`.
@@ -166,7 +213,8 @@ class Synthesizer:
         chased = _chase(piece.events, begin, preroll_block * BLOCK_SAMPLES / self.sample_rate)
         events = piece.events[np.concatenate([chased, np.arange(begin, end)])]
         blocks = np.concatenate([np.full(len(chased), preroll_block), np.ceil(times_blocks[begin:end])]).astype(int)
-        owners, routes, n_channels = self._route(events, piece.name)
+        sounds = sounds or (Sound(),) * len(self.instruments)
+        owners, routes, n_channels = self._route(events, piece.name, sounds)
         has_route = np.array([bool(positions) for positions in routes])
         is_audible = np.where(events["kind"] == midi.NOTE_ON, owners >= 0, has_route[events["channel"]])
         is_audible &= (events["kind"] != midi.CONTROL) | ~np.isin(events["number"], _IGNORED_CONTROLLERS)
@@ -175,6 +223,7 @@ class Synthesizer:
         fluid = self._fluid
         with fluid.lock:
             self._renew(effects, n_channels)
+            self._tune(sounds, routes)
             groups = self._silence((end_block - preroll_block) * BLOCK_SAMPLES)
             pointers = groups.ctypes.data + np.arange(len(groups), dtype=np.uint64) * np.uint64(groups.strides[0])
             if effects:  # reverb and chorus of each group, left and right, are added to the group's own buffers
@@ -184,12 +233,16 @@ class Synthesizer:
                 if block > at_block:
                     self._advance(block - at_block, pointers)
                     at_block = block
-                self._play(event, owner, routes)
+                self._play(event, owner, routes, sounds)
             self._advance(end_block - at_block, pointers)
             if fluid.log:
-                raise RenderError(f"{piece.name}: FluidSynth with {self.soundfont}: {'; '.join(fluid.log)}")
+                raise RenderError(f"{piece.name}: FluidSynth with {', '.join(self.soundfonts)}: {'; '.join(fluid.log)}")
             stereo = groups[:, n_preroll : n_preroll + n_samples]
-            return (stereo[0::2] + stereo[1::2]).T
+            stems = stereo[0::2] + stereo[1::2]
+            for stem, sound in zip(stems, sounds):
+                if sound.gain != 1.0:
+                    stem *= np.float32(sound.gain)
+            return stems.T
 
     def _silence(self, n_samples: int) -> np.ndarray:
         """Returns zeros [2 * instrument, time] to render into. The memory is reused, since new pages cost time."""
@@ -199,16 +252,20 @@ class Synthesizer:
         groups.fill(0.0)
         return groups
 
-    def _route(self, events: np.ndarray, name: str) -> tuple[np.ndarray, list[dict[int, int]], int]:
+    def _route(
+        self, events: np.ndarray, name: str, sounds: Sequence[Sound]
+    ) -> tuple[np.ndarray, list[dict[int, tuple[int, ...]]], int]:
         """Finds the instrument of each note, and the synth channels that receive the events of each channel.
 
         Synth channel c leaves by group c modulo the number of instruments, so the k-th channel of the instrument at
         `position` is k * number of instruments + position. In a piece of one port k is the MIDI channel; in one of
-        several ports the channels that an instrument has notes on are counted, since FluidSynth has 256 in all.
+        several ports the channels that an instrument has notes on are counted, since FluidSynth has 256 in all. The
+        layer of a sound plays on channels that are left over; where there are none it is left out.
 
         Returns:
             owners: int8 [event], position of the instrument that plays the note, -1 for other events.
-            routes: for each channel of the piece {position of an instrument with notes on it: synth channel}.
+            routes: for each channel of the piece {position of an instrument with notes on it: its synth channel, and
+                that of its layer}.
             n_channels: how many channels each instrument needs, at least 16.
 
         Raises:
@@ -218,14 +275,18 @@ class Synthesizer:
         owners = np.full(len(events), -1, np.int8)
         n_groups, n_channels = len(self.instruments), 16
         has_one_port = not len(events) or events["channel"].max() < 16
-        routes: list[dict[int, int]] = [{} for _ in range(16 if has_one_port else 256)]
+        routes: list[dict[int, tuple[int, ...]]] = [{} for _ in range(16 if has_one_port else 256)]
         for position, instrument in enumerate(self.instruments):
             mine = is_note & instrument.owns(events)
             owners[mine] = position
             used = np.unique(events["channel"][mine]).tolist()
             n_channels = max(n_channels, len(used))
-            for number, channel in enumerate(used):
-                routes[channel][position] = (channel if has_one_port else number) * n_groups + position
+            numbers = used if has_one_port else list(range(len(used)))
+            free = iter(() if sounds[position].layer is None else sorted({*range(16)} - {*numbers}))
+            for number, channel in zip(numbers, used):
+                layer = next(free, None)
+                both = (number,) if layer is None else (number, layer)
+                routes[channel][position] = tuple(one * n_groups + position for one in both)
         if n_channels * n_groups > _MAX_CHANNELS:
             raise RenderError(
                 f"{name}: an instrument plays on {n_channels} channels, and FluidSynth has {_MAX_CHANNELS // n_groups} "
@@ -233,32 +294,48 @@ class Synthesizer:
             )
         return owners, routes, n_channels
 
-    def _play(self, event: tuple, owner: int, routes: list[dict[int, int]]) -> None:
+    def _tune(self, sounds: Sequence[Sound], routes: list[dict[int, tuple[int, ...]]]) -> None:
+        """Sets the generators of each sound on the channels that play it."""
+        for route in routes:
+            for position, synth_channels in route.items():
+                for synth_channel in synth_channels:
+                    for generator, value in sounds[position].generators:
+                        self._fluid.set_gen(self._synth, synth_channel, generator, value)
+
+    def _play(
+        self, event: tuple, owner: int, routes: list[dict[int, tuple[int, ...]]], sounds: Sequence[Sound]
+    ) -> None:
         """Sends an event to FluidSynth, on the channels of the instruments that it concerns."""
         _, _, kind, channel, bank, program, number, value = event
         fluid, synth = self._fluid, self._synth
         if kind == midi.NOTE_ON:
-            synth_channel = routes[channel][owner]
-            preset = self._preset(owner, bank, program)
-            if self._selected.get(synth_channel) != preset:
-                fluid.program_select(synth, synth_channel, self._font_id, *preset)
-                self._selected[synth_channel] = preset
-            for position, other_channel in routes[channel].items():
+            sound = sounds[owner]
+            for position, other_channels in routes[channel].items():
                 if position != owner:  # a repeated key ends the earlier note, whichever instrument played it
-                    fluid.noteoff(synth, other_channel, number)
-            fluid.noteon(synth, synth_channel, number, value)
+                    for other_channel in other_channels:
+                        fluid.noteoff(synth, other_channel, _moved(number, sounds[position].shift))
+            for synth_channel in routes[channel][owner]:
+                preset = self._preset(owner, sound.font, bank, program)
+                if sound.layer is not None and synth_channel != routes[channel][owner][0]:
+                    preset = self._preset(owner, sound.layer[0], min(bank, DRUM_BANK), sound.layer[1])
+                if self._selected.get(synth_channel) != preset:
+                    font, *bank_and_program = preset
+                    fluid.program_select(synth, synth_channel, self._font_ids[font], *bank_and_program)
+                    self._selected[synth_channel] = preset
+                fluid.noteon(synth, synth_channel, _moved(number, sound.shift), value)
             return
-        for synth_channel in routes[channel].values():
-            if kind == midi.NOTE_OFF:
-                fluid.noteoff(synth, synth_channel, number)
-            elif kind == midi.CONTROL:
-                fluid.cc(synth, synth_channel, number, value)
-            elif kind == midi.BEND:
-                fluid.pitch_bend(synth, synth_channel, value + 8192)
-            elif kind == midi.CHANNEL_PRESSURE:
-                fluid.channel_pressure(synth, synth_channel, value)
-            else:
-                fluid.key_pressure(synth, synth_channel, number, value)
+        for position, synth_channels in routes[channel].items():
+            for synth_channel in synth_channels:
+                if kind == midi.NOTE_OFF:
+                    fluid.noteoff(synth, synth_channel, _moved(number, sounds[position].shift))
+                elif kind == midi.CONTROL:
+                    fluid.cc(synth, synth_channel, number, value)
+                elif kind == midi.BEND:
+                    fluid.pitch_bend(synth, synth_channel, value + 8192)
+                elif kind == midi.CHANNEL_PRESSURE:
+                    fluid.channel_pressure(synth, synth_channel, value)
+                else:
+                    fluid.key_pressure(synth, synth_channel, _moved(number, sounds[position].shift), value)
 
     def _advance(self, n_blocks: int, pointers: np.ndarray) -> None:
         """Renders blocks to the addresses in `pointers` (dry, then effects), and advances these."""
@@ -267,6 +344,10 @@ class Synthesizer:
             address = pointers.ctypes.data
             self._fluid.process(self._synth, n_samples, len(pointers) - n_dry, address + 8 * n_dry, n_dry, address)
             pointers += np.uint64(4 * n_samples)
+
+
+def _moved(key: int, semitones: int) -> int:
+    return min(127, max(0, key + semitones))
 
 
 def _check_soundfont(soundfont: str | pathlib.Path) -> None:

@@ -47,6 +47,24 @@ class Effects(NamedTuple):
     chorus_send: int = 0
 
 
+class Sound(NamedTuple):
+    """What plays one instrument, and how.
+
+    Attributes:
+        font: number of the SoundFont.
+        gain: linear, on all that it plays.
+        generators: (number of a SoundFont generator, what is added to its value) of each note.
+        shift: semitones by which keys are moved; a generator tunes them back, so that other samples are heard.
+        layer: (number of a SoundFont, program) of a second preset that plays the same notes; None for none.
+    """
+
+    font: int = 0
+    gain: float = 1.0
+    generators: tuple[tuple[int, float], ...] = ()
+    shift: int = 0
+    layer: tuple[int, int] | None = None
+
+
 def vary(
     piece: midi.Piece, instruments: Sequence[Instrument], variation: Variation, rng: np.random.Generator
 ) -> midi.Piece:

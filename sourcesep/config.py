@@ -100,8 +100,10 @@ class Config:
     )
     soundfonts: tuple[str, ...] = setting(
         (),
-        "SoundFonts (SF2, SF3) to play the pieces with, separated by commas; one is drawn for each visit to a piece. "
-        "Empty for FluidR3_GM.sf2 if it is installed, else TimGM6mb.sf2, which pretty_midi contains.",
+        "SoundFonts (SF2, SF3) to play the pieces with, separated by commas: files, folders or patterns, each with a "
+        "weight if you like, as in fonts/,drums.sf2:0.5. At each visit to a piece one is drawn for each instrument, "
+        "among those that have it. Empty for FluidR3_GM.sf2 if it is installed, else TimGM6mb.sf2, which pretty_midi "
+        "contains.",
     )
     sample_rate: int = setting(44_100, "Sample rate of the model, in Hz.", minimum=8_000, maximum=96_000)
     chunk_ms: float = setting(100.0, "Length of a training chunk, in milliseconds.", minimum=1.0, maximum=60_000.0)
@@ -337,8 +339,7 @@ class Config:
         if self.patience and not self.validate_every:
             raise InputError(f"--patience={self.patience} counts validations: set --validate_every as well")
         self._check_recordings()
-        has_more = self.stems_dir or any(name == OTHER for name, _ in self.solo_folders)
-        if self.other and len(self.targets) == len(self.instrument_names) and not has_more:
+        if self.other and not self._has_rest and not self.stems_dir:
             raise InputError("--other: every instrument is a target, nothing is left over; name fewer --targets")
         if self.other and OTHER in self.instrument_names:
             raise InputError(f"--other: an instrument is called {OTHER!r} already; rename it")
@@ -370,13 +371,23 @@ class Config:
             flag: the flag that needs it, without dashes.
             instead: what to use where they do not.
         """
-        has_rest = len(self.targets) < len(self.instrument_names) or OTHER in dict(self.solo_folders)
-        if has_rest and not self.other:
-            raise InputError(
-                f"--{flag}: the stems of these --targets do not make up the mixture; add --other, or use {instead}"
-            )
-        if len(self.model_stems) < 2:
+        if self.stems_make_up_mixture:
+            return
+        if not self._has_rest or self.other:
             raise InputError(f"--{flag}: the model gives one stem at a time, nothing to sum; use {instead}")
+        raise InputError(
+            f"--{flag}: the stems of these --targets do not make up the mixture; add --other, or use {instead}"
+        )
+
+    @property
+    def stems_make_up_mixture(self) -> bool:
+        """Whether the model gives several stems at once, and they sum to the mixture."""
+        return len(self.model_stems) > 1 and (self.other or not self._has_rest)
+
+    @property
+    def _has_rest(self) -> bool:
+        """Whether anything but the targets sounds in the mixture."""
+        return len(self.targets) < len(self.instrument_names) or OTHER in dict(self.solo_folders)
 
     @property
     def instrument_names(self) -> tuple[str, ...]:

@@ -36,6 +36,16 @@ TERMS = {
     "mae": Term("mean absolute error"),
     "mse": Term("mean squared error"),
     "nmse": Term("mean squared error of each chunk, divided by the energy of its mixture", uses_mixture=True),
+    "nrmse": Term(
+        "square root of the squared error of each stem of a chunk, divided by the energy of its mixture: a weak stem "
+        "counts for more than with nmse",
+        uses_mixture=True,
+    ),
+    "log_nmse": Term(
+        "logarithm of the squared error of each stem of a chunk, divided by the energy of its mixture: weak stems "
+        "count as much as strong ones",
+        uses_mixture=True,
+    ),
     "spectrogram": Term("mean squared error of magnitude spectrograms", min_samples=FRAME_SAMPLES),
     "shares": Term(
         "divergence between how the stems and how the estimates divide the spectrogram among the instruments",

@@ -27,6 +27,11 @@ TINY = {
     "kernel_size": 12,
     "levels": 2,
     "level_filters": 4,
+    "mix_filters": 3,
+    "window_ms": 4.0,
+    "hop_ms": 1.0,
+    "band_hz": 250.0,
+    "bands_per_octave": 2,
 }
 
 

@@ -16,7 +16,7 @@ def scatter_weights(model, seed=0):
         variable.assign(rng.standard_normal(variable.shape) / np.sqrt(fan_in))
 
 
-def measured_field(model, field, rounding=0.0):
+def measured_field(model, field, rounding=0.0, impulse=10.0):
     """Returns how far before and after an output sample an impulse on top of noise changes it: (before, after).
 
     Args:
@@ -24,13 +24,14 @@ def measured_field(model, field, rounding=0.0):
         field: the ReceptiveField to check; it only says where to look and how far.
         rounding: changes up to this do not count. For most models none is needed: outside the field the same operations
             give the same bits.
+        impulse: its size; the noise has an RMS of 1.
     """
     start = -(-max(0, field.before) // field.stride) * field.stride
     positions = range(start, start + field.stride)  # within a stride the field differs
     length = field.samples + 2 * field.stride
     before, after = -length, -length
     inputs = np.repeat(noise(1, length, 1, scale=1.0), length + 1, axis=0)
-    inputs[np.arange(length), np.arange(length), 0] += 10.0  # the last row stays as it is
+    inputs[np.arange(length), np.arange(length), 0] += impulse  # the last row stays as it is
     for seed in range(3):  # a ReLU may hide an impulse from some weights
         scatter_weights(model, seed)
         outputs = model(inputs, training=False).numpy()

@@ -22,12 +22,11 @@ from data_helpers import (
     piece,
     rms,
     snr_db,
-    write_sine_soundfont,
 )
 
 from data_gen import InputError
 from data_gen.corpus import ComposedCorpus
-from data_gen.instruments import CANDIDATES, DRUM_BANK
+from data_gen.instruments import CANDIDATES
 from data_gen.stems import SILENCE_DBFS
 from data_gen.synth import Synthesizer
 
@@ -165,18 +164,6 @@ def test_another_seed_or_another_index_gives_another_visit(busy):
 def test_every_piece_is_visited(busy):
     light = chunker(busy, chunks_per_song=1, chunk_samples=64)
     assert {light.visit(index).song for index in range(30)} == {"busy 0", "busy 1", "busy 2"}
-
-
-def test_each_visit_draws_one_of_the_soundfonts(busy, tmp_path):
-    sine = write_sine_soundfont(tmp_path / "sine.sf2", [(0, 0), (0, 33), (0, 48), (DRUM_BANK, 0)])
-    first, second = (chunker(busy, soundfonts=(one, one)) for one in (SOUNDFONT, sine))
-    both = chunker(busy, soundfonts=(SOUNDFONT, sine))
-    drawn = []
-    for index in range(12):
-        visit = both.visit(index)
-        drawn += [name for name, one in (("first", first), ("second", second)) if are_equal(one.visit(index), visit)]
-    assert len(drawn) == 12
-    assert set(drawn) == {"first", "second"}
 
 
 # ---- What is dropped ------------------------------------------------------------------------------------------------

@@ -70,7 +70,7 @@ def test_the_constant_row_is_the_mixture_at_the_gain_that_suits_the_stem_where_i
     stems["bass"][RATE:] = 0  # it plays in the first second
     one = Song(RATE, sum(stems.values()), stems)
     bass = score_song(one, one.references)["instruments"]["bass"]
-    constant, every_gain = bass["constant"], np.linspace(0, 1, 101)
+    constant, every_gain = bass["constant"], np.linspace(0.1, 0.3, 21)
     tried = [score_song(one, {**stems, "bass": g * one.mixture})["instruments"]["bass"][MODEL] for g in every_gain]
     assert constant["sdr_db"] == pytest.approx(max(scores["sdr_db"] for scores in tried), abs=1e-3)
     assert constant["sdr_db"] == pytest.approx(10 * np.log10(1 / 0.8), abs=0.2)  # the gain is 1 / 5
@@ -445,13 +445,8 @@ def test_a_conditioned_model_is_given_what_each_song_contains(tmp_path, config):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    run_dir = tmp_path_factory.mktemp("runs") / "small"
-    flags = "--instruments=drums,bass --sample_rate=8000 --stacks=1 --blocks=3 --filters=8 --head_filters=8"
-    flags += " --pool_chunks=30 --batch_size=4 --workers=0 --steps=1"
-    status, _, errors = run("train.py", f"--run_dir={run_dir}", f"--soundfonts={SOUNDFONT}", *flags.split())
-    assert status == 0, errors
-    return run_dir
+def trained(tmp_path_factory, config):
+    return pathlib.Path(make_run(config, tmp_path_factory.mktemp("runs") / "small").path)
 
 
 def test_the_command_scores_a_run_on_held_out_pieces(trained):

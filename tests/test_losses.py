@@ -32,6 +32,27 @@ def test_the_normalised_mse_weighs_quiet_and_loud_examples_alike():
     assert float(losses.nmse(gains * STEMS, gains * ESTIMATES)) == pytest.approx(expected, rel=1e-3)
 
 
+def test_the_root_and_the_logarithm_are_taken_of_each_stem_for_itself():
+    errors = np.square(STEMS - ESTIMATES).mean(1) / np.square(STEMS.sum(-1)).mean(1)[:, None]
+    assert float(losses.nrmse(STEMS, ESTIMATES)) == pytest.approx(np.sqrt(errors + 1e-4).mean(), rel=1e-4)
+    assert float(losses.log_nmse(STEMS, ESTIMATES)) == pytest.approx(np.log10(errors + 1e-3).mean(), rel=1e-4)
+
+
+def test_a_weak_stem_counts_for_more_by_the_root_and_as_much_as_a_strong_one_by_the_logarithm():
+    stems = STEMS * np.array([1.0, 1.0, 0.1], np.float32)
+    halved = [stems * (np.arange(3) != i) + stems * 0.5 * (np.arange(3) == i) for i in range(3)]  # one stem at half
+
+    def improvement(loss, i):  # from nothing to half of stem i
+        others = np.arange(3) != i
+        return float(loss(stems, stems * others) - loss(stems, halved[i].astype(np.float32)))
+
+    weak, root, logarithm = (
+        improvement(loss, 2) / improvement(loss, 0) for loss in (losses.nmse, losses.nrmse, losses.log_nmse)
+    )
+    assert weak < 0.02 < 0.05 < root < logarithm
+    assert logarithm > 0.4
+
+
 def test_the_spectrogram_loss_agrees_with_numpy():
     expected = np.square(numpy_magnitudes(STEMS) - numpy_magnitudes(ESTIMATES)).mean()
     assert float(losses.spectrogram(STEMS, ESTIMATES)) == pytest.approx(expected, rel=1e-4)
@@ -66,7 +87,9 @@ def test_the_difference_loss_is_minus_the_mean_off_diagonal():
     assert float(losses.difference(STEMS, ESTIMATES)) == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("text", ["mae", "mse", "nmse", "mae+spectrogram", "mse+shares", "mae+difference"])
+@pytest.mark.parametrize(
+    "text", ["mae", "mse", "nmse", "nrmse", "log_nmse", "mae+spectrogram", "mse+shares", "mae+difference"]
+)
 def test_gradients_are_those_of_finite_differences(text):
     # tf.signal.stft works in float32: differences are taken along a direction in which they are large.
     loss = losses.make_loss(text)
@@ -81,7 +104,9 @@ def test_gradients_are_those_of_finite_differences(text):
     assert slope == pytest.approx(numeric, rel=0.02, abs=1e-3)
 
 
-@pytest.mark.parametrize("text", ["mae", "mse", "nmse", "mae+spectrogram", "nmse+shares", "mae+difference"])
+@pytest.mark.parametrize(
+    "text", ["mae", "mse", "nmse", "nrmse", "log_nmse", "mae+spectrogram", "nmse+shares", "mae+difference"]
+)
 def test_gradients_are_finite_at_silence(text):
     silence = tf.zeros((1, 2048, 2))
     with tf.GradientTape() as tape:

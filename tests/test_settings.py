@@ -33,7 +33,7 @@ from sourcesep.train.conditioning import add_conditions
         ),
         ({"model": "wave_u_net", "targets": ("bass",)}, "--difference.*--nodifference"),
         ({"loss": "mae+nmse", "targets": ("bass",)}, "--loss=mae.nmse.*do not make up the mixture.*without nmse"),
-        ({"model": "wave_u_net", "conditioning": "binary"}, "--conditioning=binary.*wavenet, tasnet can"),
+        ({"model": "wave_u_net", "conditioning": "binary"}, "--conditioning=binary.*wavenet, tasnet, bandnet can"),
         ({"blind": True}, "--blind needs --require=any"),
         ({"blind": True, "require": "any", "conditioning": "binary"}, "--blind contradicts"),
     ],

@@ -1,5 +1,6 @@
 import dataclasses
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,11 +23,19 @@ from sourcesep.models import MODELS, build
 from sourcesep.models.receptive_field import receptive_field
 from sourcesep.run_dir import RunDir
 from sourcesep.sources import start_workers
-from sourcesep.train import training
+from sourcesep.train import training, validation
 from sourcesep.train.devices import peak_memory_mb
 from sourcesep.train.dry_run import dry_run
 from sourcesep.train.losses import make_loss
 from sourcesep.train.validation import Excerpts
+
+
+@pytest.fixture(scope="module")
+def before(config, tmp_path_factory):
+    """A run of three steps, to read from."""
+    run_dir = tmp_path_factory.mktemp("runs") / "before"
+    training.train(config, run_dir)
+    return run_dir
 
 
 def test_a_run_leaves_a_config_a_checkpoint_weights_and_tensorboard_events(config, tmp_path):
@@ -49,12 +58,11 @@ def stored(run_dir, step, variable):
     return tf.train.load_variable(str(path), f"{variable}/.ATTRIBUTES/VARIABLE_VALUE")
 
 
-def test_a_resumed_run_goes_on_where_it_stood(config, tmp_path):
-    training.train(config, tmp_path)
-    before = RunDir(tmp_path).model().get_weights()
+def test_a_resumed_run_goes_on_where_it_stood(config, before, tmp_path):
+    shutil.copytree(before, tmp_path, dirs_exist_ok=True)
     same = training.train(config, tmp_path)
     assert (same.step, same.loss) == (3, None)
-    for old, new in zip(before, RunDir(tmp_path).model().get_weights()):
+    for old, new in zip(RunDir(before).model().get_weights(), RunDir(tmp_path).model().get_weights()):
         np.testing.assert_array_equal(old, new)
     more = training.train(dataclasses.replace(config, steps=5), tmp_path)
     assert more.step == 5
@@ -62,11 +70,10 @@ def test_a_resumed_run_goes_on_where_it_stood(config, tmp_path):
     assert stored(tmp_path, 5, "next_visit") > 3
 
 
-def test_a_run_starts_from_the_weights_of_another_wherever_a_layer_is_the_same(config, tmp_path):
-    training.train(config, tmp_path / "before")
-    before = RunDir(tmp_path / "before").model()
+def test_a_run_starts_from_the_weights_of_another_wherever_a_layer_is_the_same(config, before, tmp_path):
     # Steps too small to move a weight; one stem more, so that the last layer has another shape.
-    still = dataclasses.replace(config, start_from=str(tmp_path / "before"), learning_rate=1e-12)
+    still = dataclasses.replace(config, start_from=str(before), steps=1, learning_rate=1e-12)
+    before = RunDir(before).model()
     training.train(still, tmp_path / "same")
     three = (*config.instruments, "piano")
     training.train(dataclasses.replace(still, instruments=three, targets=()), tmp_path / "more")
@@ -81,9 +88,8 @@ def test_a_run_starts_from_the_weights_of_another_wherever_a_layer_is_the_same(c
                 np.testing.assert_allclose(old, new, atol=1e-6)
 
 
-def test_a_run_that_started_from_another_goes_on_from_its_own_checkpoint(config, tmp_path):
-    training.train(config, tmp_path / "before")
-    moved = dataclasses.replace(config, start_from=str(tmp_path / "before"), learning_rate=0.1)
+def test_a_run_that_started_from_another_goes_on_from_its_own_checkpoint(config, before, tmp_path):
+    moved = dataclasses.replace(config, start_from=str(before), learning_rate=0.1)
     training.train(moved, tmp_path / "after")
     weights = RunDir(tmp_path / "after").model().get_weights()
     training.train(dataclasses.replace(moved, steps=4, learning_rate=1e-12), tmp_path / "after")
@@ -101,10 +107,9 @@ def test_a_run_that_cannot_be_started_from_is_refused_before_anything_is_written
         assert not (tmp_path / "run").exists()
 
 
-def test_the_same_seed_trains_the_same_weights(config, tmp_path):
-    training.train(config, tmp_path / "a")
-    training.train(config, tmp_path / "b")
-    for a, b in zip(RunDir(tmp_path / "a").model().get_weights(), RunDir(tmp_path / "b").model().get_weights()):
+def test_the_same_seed_trains_the_same_weights(config, before, tmp_path):
+    training.train(config, tmp_path)
+    for a, b in zip(RunDir(before).model().get_weights(), RunDir(tmp_path).model().get_weights()):
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
@@ -131,7 +136,8 @@ def test_a_dry_run_says_what_to_expect_and_writes_nothing(config, tmp_path, monk
     assert not list(tmp_path.iterdir())
 
 
-def test_the_best_validated_weights_are_kept_and_training_ends_when_they_get_no_better(config, tmp_path):
+def test_the_best_validated_weights_are_kept_and_training_ends_when_they_get_no_better(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(validation, "N_SHOWN", 0)  # pictures take most of the time
     worse = dataclasses.replace(config, steps=40, validate_every=2, patience=3, learning_rate=0.3)
     trained = training.train(worse, tmp_path)
     assert trained.stopped_early
@@ -272,11 +278,10 @@ def started(run_dir, flags, until, **popen):
 
 def test_a_run_killed_at_any_moment_goes_on_from_its_last_checkpoint(config, tmp_path):
     flags = as_flags(config, steps=100_000, checkpoint_minutes=0.0, validate_every=0)
-    for _ in range(2):  # it writes checkpoints all the time, so that the kill hits one
-        process = started(tmp_path / "run", flags, until="waits")
-        time.sleep(1.0)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+    process = started(tmp_path / "run", flags, until="waits")
+    time.sleep(1.0)
+    os.killpg(process.pid, signal.SIGKILL)  # it writes checkpoints all the time, so that the kill hits one
+    process.communicate()
     newest = max(int(path.name[5:]) for path in (tmp_path / "run" / "checkpoints").glob("step-*"))
     config = dataclasses.replace(config, steps=newest + 3, checkpoint_minutes=0.0, validate_every=0)
     trained = training.train(config, tmp_path / "run")

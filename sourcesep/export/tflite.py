@@ -18,6 +18,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from sourcesep.models.stft import transforms_by_products
 from sourcesep.separate.tflite_model import DESCRIPTION
 
 TYPES = ("float32", "float16", "dynamic", "int8")
@@ -56,7 +57,8 @@ def convert(
     module.weights = [variable.value for variable in model.variables]
     module.separate = separate
     with tempfile.TemporaryDirectory() as folder:
-        tf.saved_model.save(module, folder, signatures={"serving_default": separate})
+        with transforms_by_products():
+            tf.saved_model.save(module, folder, signatures={"serving_default": separate})
         for type_ in types:
             converter = tf.lite.TFLiteConverter.from_saved_model(folder)
             if type_ != "float32":

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 MODELS = {
     "wavenet": "sourcesep.models.wavenet",
     "tasnet": "sourcesep.models.tasnet",
+    "bandnet": "sourcesep.models.bandnet",
     "wave_u_net": "sourcesep.models.wave_u_net",
     "baseline": "sourcesep.models.baseline",
     "baseline_skip": "sourcesep.models.baseline",

@@ -18,15 +18,19 @@ class Reach(NamedTuple):
     Attributes:
         before, after: samples before and after i * step.
         step: samples of the mixture between two elements.
+        rows: rows of the batch for each mixture: above 1 where parts of it, such as bands, are folded into the batch.
     """
 
     before: int
     after: int
     step: int
+    rows: int = 1
 
     def window(self, before: int, after: int, stride: int = 1) -> Reach:
         """Returns the reach of outputs i that depend on the elements from i * stride - before to i * stride + after."""
-        return Reach(self.before + before * self.step, self.after + after * self.step, self.step * stride)
+        return self._replace(
+            before=self.before + before * self.step, after=self.after + after * self.step, step=self.step * stride
+        )
 
     def upsampled(self, factor: int, before: int, after: int) -> Reach:
         """Returns the reach of outputs i that depend on the elements j with i - before <= j * factor <= i + after.
@@ -36,7 +40,7 @@ class Reach(NamedTuple):
         if self.step % factor:
             raise ValueError(f"it has {factor} outputs for every {self.step} samples of the mixture")
         step = self.step // factor
-        return Reach(self.before + before * step, self.after + after * step, step)
+        return self._replace(before=self.before + before * step, after=self.after + after * step, step=step)
 
 
 def join(inputs: Sequence[Reach]) -> Reach:
@@ -47,7 +51,7 @@ def join(inputs: Sequence[Reach]) -> Reach:
     steps = sorted({reach.step for reach in inputs})
     if len(steps) > 1:
         raise ValueError(f"it joins tensors with one element per {' and per '.join(map(str, steps))} samples")
-    return Reach(max(reach.before for reach in inputs), max(reach.after for reach in inputs), steps[0])
+    return inputs[0]._replace(before=max(reach.before for reach in inputs), after=max(reach.after for reach in inputs))
 
 
 def pointwise(layer: object, inputs: Sequence[Reach | None]) -> Reach:

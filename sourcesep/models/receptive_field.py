@@ -121,12 +121,19 @@ def _through(layer: keras.Operation, inputs: list[Reach | None]) -> Reach | None
 
 
 def _multiply_adds(layer: keras.Operation, before: Reach | None, after: Reach | None) -> float:
-    """Returns the multiply-adds of a layer with kernels for each sample of the mixture; 0 for other layers."""
+    """Returns the multiply-adds of a layer with kernels for each sample of the mixture; 0 for other layers.
+
+    A layer that does not use each kernel once for every element of the time axis has the number of its multiply-adds
+    for such an element as an attribute `multiply_adds`.
+    """
     if before is None or after is None:
         return 0.0
+    if hasattr(layer, "multiply_adds"):
+        return layer.multiply_adds / max(before.step, after.step)
     kernels = (getattr(layer, name, None) for name in ("kernel", "depthwise_kernel", "pointwise_kernel"))
     n_weights = sum(math.prod(kernel.shape) for kernel in kernels if kernel is not None)
-    return n_weights / max(before.step, after.step)  # a transposed convolution uses the kernel once for each input
+    # A transposed convolution uses the kernel once for each input.
+    return n_weights * before.rows / max(before.step, after.step)
 
 
 # ---- The stock layers of Keras: each rule returns the reach of the output, or raises ValueError ----------------------

@@ -17,6 +17,8 @@ from sourcesep.loss_terms import FRAME_SAMPLES, parse_loss
 HOP_SAMPLES = 256  # distance between the frames of a spectrogram, in samples
 MAGNITUDE_FLOOR = 1e-6  # keeps the gradient of |STFT| finite at silence; 120 dB below full scale
 ENERGY_FLOOR = 1e-6  # mean square of a mixture at the level below which it counts as silence: 60 dB below full scale
+ROOT_FLOOR = 1e-4  # added to a normalised error before its root: bounds the gradient; 40 dB below the mixture
+LOG_FLOOR = 1e-3  # added to a normalised error before its logarithm: 30 dB below the mixture is good enough
 SHARE_FLOOR = 0.01  # share of a magnitude that every stem is given at least: bounds the gradient at silent estimates
 QUIET_MAGNITUDE = 1e-3  # mean magnitude of a mixture that is nearly silent: that of noise 60 dB below full scale
 
@@ -38,9 +40,30 @@ def nmse(stems: tf.Tensor, estimates: tf.Tensor) -> tf.Tensor:
 
     A quiet song counts as much as a loud one. A mixture below ENERGY_FLOOR counts as silence.
     """
-    error = tf.reduce_mean(tf.square(estimates - stems), [1, 2])  # to [batch]
+    return tf.reduce_mean(_normalised_errors(stems, estimates))
+
+
+def nrmse(stems: tf.Tensor, estimates: tf.Tensor) -> tf.Tensor:
+    """Mean over examples and stems of the root of the normalised squared error, sqrt(e + ROOT_FLOOR).
+
+    The gradient of a stem's error grows as the error falls, so that a weak stem is learnt as well as a strong one (the
+    root of the error per stem: SCNet, Tong et al. 2024).
+    """
+    return tf.reduce_mean(tf.sqrt(_normalised_errors(stems, estimates) + ROOT_FLOOR))
+
+
+def log_nmse(stems: tf.Tensor, estimates: tf.Tensor) -> tf.Tensor:
+    """Mean over examples and stems of log10(e + LOG_FLOOR), with e the normalised squared error.
+
+    It is a tenth of the negative SDR relative to the mixture: a decibel is worth the same in every stem.
+    """
+    return tf.reduce_mean(tf.math.log(_normalised_errors(stems, estimates) + LOG_FLOOR)) / math.log(10.0)
+
+
+def _normalised_errors(stems: tf.Tensor, estimates: tf.Tensor) -> tf.Tensor:
+    """Returns the mean square of each estimate's error, divided by that of the mixture, float32 [batch, stem]."""
     energy = tf.reduce_mean(tf.square(tf.reduce_sum(stems, -1)), 1)
-    return tf.reduce_mean(error / (energy + ENERGY_FLOOR))
+    return tf.reduce_mean(tf.square(estimates - stems), 1) / (energy + ENERGY_FLOOR)[:, None]
 
 
 def magnitudes(waveforms: tf.Tensor) -> tf.Tensor:
@@ -99,6 +122,8 @@ FUNCTIONS: dict[str, Loss] = {
     "mae": mae,
     "mse": mse,
     "nmse": nmse,
+    "nrmse": nrmse,
+    "log_nmse": log_nmse,
     "spectrogram": spectrogram,
     "shares": shares,
     "difference": difference,

@@ -1,0 +1,145 @@
+"""Spectra and back: a short-time Fourier transform and its inverse, as layers.
+
+Frames of `length` samples, a multiple of `hop`, begin every `hop` samples under a Hann window. A spectrum has the
+frequencies 0, 1, ..., length / 2 cycles per frame; its real and imaginary parts are numbers of their own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from keras import layers, ops
+
+from sourcesep.models.layers import Shape, Tensor
+from sourcesep.models.reach import Reach
+
+_by_products = False  # whether spectra are computed by products with matrices
+
+
+@contextlib.contextmanager
+def transforms_by_products() -> Iterator[None]:
+    """Makes what is traced inside the block use products with matrices in place of fast Fourier transforms.
+
+    They are ten times slower at 1,024 samples, but TFLite has no complex numbers.
+    """
+    global _by_products
+    _by_products = True
+    try:
+        yield
+    finally:
+        _by_products = False
+
+
+class Spectrum(layers.Layer):
+    """[batch, time, channel] -> [batch, frame, 2 * channel, frequency]: real parts, then imaginary ones.
+
+    A sine of amplitude 1 has magnitude 1/2. Frames that are not complete are dropped.
+
+    Args:
+        length, hop: of the frames, in samples.
+    """
+
+    def __init__(self, length: int, hop: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.length, self.hop = length, hop
+        self.window = (2 / length * hann(length)).astype(np.float32)
+
+    def call(self, inputs: Tensor) -> Tensor:
+        batch, time, n_channels = ops.shape(inputs)
+        n_blocks, n_parts = time // self.hop, self.length // self.hop
+        blocks = ops.reshape(inputs[:, : n_blocks * self.hop], (batch, n_blocks, self.hop, n_channels))
+        blocks = ops.transpose(blocks, (0, 1, 3, 2))  # to [batch, block, channel, time]
+        n_frames = n_blocks - n_parts + 1
+        frames = ops.concatenate([blocks[:, i : n_frames + i] for i in range(n_parts)], axis=-1) * self.window
+        real_and_imaginary = _forward_by_products(frames) if _by_products else ops.rfft(frames)
+        return ops.concatenate(real_and_imaginary, axis=2)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        batch, time, n_channels = input_shape
+        n_frames = None if time is None else (time - self.length) // self.hop + 1
+        return (batch, n_frames, 2 * n_channels, self.length // 2 + 1)
+
+    def reach(self, inputs: Sequence[Reach]) -> Reach:
+        return inputs[0].window(-1, self.length - 1, self.hop)  # the window begins with a zero
+
+
+class Waveforms(layers.Layer):
+    """[batch, frame, 2 * waveform, frequency] -> [batch, time, waveform]: the inverse of Spectrum, by overlap-add.
+
+    Where fewer frames overlap than length / hop, at both ends, there is no output.
+
+    Args:
+        length, hop: of the frames, in samples; length is at least twice hop.
+    """
+
+    def __init__(self, length: int, hop: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.length, self.hop = length, hop
+        # The windows of both ways multiplied, added up over all frames that hold a sample, give 1.
+        overlapping = np.square(hann(length)).reshape(-1, hop).sum(axis=0)
+        self.window = (length / 2 * hann(length) / np.tile(overlapping, length // hop)).astype(np.float32)
+
+    def call(self, inputs: Tensor) -> Tensor:
+        batch, n_frames, n_waveforms, _ = ops.shape(inputs)
+        real, imaginary = ops.split(inputs, 2, axis=2)
+        if _by_products:
+            frames = _inverse_by_products(real, imaginary)
+        else:
+            frames = ops.irfft((real, imaginary), fft_length=self.length)
+        frames = frames * self.window
+        n_parts, hop = self.length // self.hop, self.hop
+        n_blocks = n_frames - n_parts + 1
+        blocks = 0.0  # [batch, block, waveform, time]
+        for i in range(n_parts):
+            first = n_parts - 1 - i
+            blocks = blocks + frames[:, first : first + n_blocks, :, i * hop : (i + 1) * hop]
+        return ops.reshape(ops.transpose(blocks, (0, 1, 3, 2)), (batch, n_blocks * hop, n_waveforms // 2))
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        batch, n_frames, n_waveforms, _ = input_shape
+        time = None if n_frames is None else (n_frames - self.length // self.hop + 1) * self.hop
+        return (batch, time, n_waveforms // 2)
+
+    def reach(self, inputs: Sequence[Reach]) -> Reach:
+        return inputs[0].upsampled(self.hop, self.hop - 1, self.length - self.hop - 1)  # the window begins with a zero
+
+
+def hann(length: int) -> np.ndarray:
+    """Returns a periodic Hann window, float64 [time]; the first value is zero."""
+    return 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / length)
+
+
+# Even and odd parts of a frame are transformed by themselves: half the work of a product with whole frames.
+def _forward_by_products(frames: Tensor) -> tuple[Tensor, Tensor]:
+    """Computes spectra (real, imaginary), each [..., frequency], of frames [..., time]."""
+    length = frames.shape[-1]
+    half = length // 2
+    cosines, sines = _waves(length)
+    first, last = frames[..., 1:half], ops.flip(frames[..., half + 1 :], -1)
+    even = ops.concatenate([frames[..., :1], first + last, frames[..., half : half + 1]], axis=-1)
+    return ops.matmul(even, cosines), ops.matmul(last - first, sines[1:half])
+
+
+def _inverse_by_products(real: Tensor, imaginary: Tensor) -> Tensor:
+    """Computes frames [..., time] of spectra, each [..., frequency]."""
+    length = 2 * (real.shape[-1] - 1)
+    half = length // 2
+    cosines, sines = _waves(length)
+    weights = np.full((half + 1, 1), 2 / length, np.float32)
+    weights[[0, half]] /= 2  # the other frequencies stand for negative ones too
+    even, odd = ops.matmul(real, weights * cosines), ops.matmul(imaginary, -weights * sines[:, 1:half])
+    inner = even[..., 1:half]
+    return ops.concatenate([even[..., :1], inner + odd, even[..., half:], ops.flip(inner - odd, -1)], axis=-1)
+
+
+def _waves(length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns cosines and sines of the frequencies 0 to length / 2, each float32 [time, frequency], over half a frame.
+
+    Both are symmetric matrices.
+    """
+    time = np.arange(length // 2 + 1)
+    phases = 2 * np.pi * (time[:, None] * time % length) / length
+    return np.cos(phases).astype(np.float32), np.sin(phases).astype(np.float32)

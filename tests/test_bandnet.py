@@ -1,0 +1,120 @@
+"""bandnet and its layers; what holds for all models is in test_models.py."""
+
+import numpy as np
+import pytest
+from conftest import TINY, change
+from helpers import noise
+
+from data_gen import InputError
+from sourcesep.config import Config
+from sourcesep.models import bands, build
+from sourcesep.models.receptive_field import gflop_per_s
+from sourcesep.models.stft import Spectrum, Waveforms, hann, transforms_by_products
+
+RATE = 16_000
+
+
+def small(**values):
+    """A bandnet with one block and few filters, but spectrograms as by default."""
+    return Config.from_values(
+        {"model": "bandnet", "sample_rate": RATE, "blocks": 1, "filters": 8, "mix_filters": 2, **values}
+    )
+
+
+def without_parts(model):
+    """The model with masks that are all equal."""
+    for variable in model.get_layer("join").trainable_variables:
+        variable.assign(np.zeros(variable.shape))
+    return model
+
+
+@pytest.mark.parametrize("length", [256, 32])
+def test_a_spectrum_is_the_fourier_transform_of_windowed_frames(length):
+    samples = noise(2, 1_000, 2)
+    spectrum = Spectrum(length, length // 4)(samples).numpy()
+    for frame in (0, 5):
+        begin = frame * length // 4
+        cut = samples[:, begin : begin + length].transpose(0, 2, 1)
+        expected = np.fft.rfft(cut * hann(length) * 2 / length)
+        np.testing.assert_allclose(spectrum[:, frame], np.concatenate([expected.real, expected.imag], 1), atol=1e-6)
+
+
+def test_products_with_matrices_give_the_spectra_and_waveforms_of_fast_transforms():
+    samples = noise(2, 1_000, 2)
+    there, back = Spectrum(64, 16), Waveforms(64, 16)
+    spectrum, waveforms = there(samples), back(there(samples))
+    with transforms_by_products():
+        np.testing.assert_allclose(there(samples), spectrum, atol=1e-6)
+        np.testing.assert_allclose(back(spectrum), waveforms, atol=1e-6)
+
+
+@pytest.mark.parametrize("overlap", [2, 4, 8])
+def test_waveforms_invert_a_spectrum(overlap):
+    length, samples = 64, noise(1, 640, 2)
+    waveforms = Waveforms(length, length // overlap)(Spectrum(length, length // overlap)(samples))
+    begin = length - length // overlap
+    np.testing.assert_allclose(waveforms, samples[:, begin : begin + waveforms.shape[1]], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("band_hz", "per_octave", "expected"),
+    [
+        (62.5, 8, [(16, 4), (8, 8), (8, 16), (8, 32)]),
+        (15.6, 12, [(24, 1), (12, 2), (12, 4), (12, 8), (12, 16), (4, 32)]),
+        (47, 8, [(16, 3), (8, 6), (8, 12), (8, 24), (2, 48), (1, 32)]),
+        (1e9, 8, [(1, 512)]),
+    ],
+)
+def test_bands_cover_all_frequencies_once_and_double_their_width_with_the_octave(band_hz, per_octave, expected):
+    groups = bands.divide_into_bands(512, RATE / 1_024, band_hz, per_octave)
+    assert [tuple(group) for group in groups] == expected
+    assert sum(n * bins for n, bins in groups) == 512
+
+
+@pytest.mark.parametrize("complex_masks", [False, True])
+@pytest.mark.parametrize("hop_ms", [16, 32])
+def test_equal_masks_give_each_stem_its_part_of_the_mixture(complex_masks, hop_ms):
+    mixture = noise(1, 3_001, 1)
+    model = without_parts(build(small(complex_masks=complex_masks, hop_ms=hop_ms)))
+    np.testing.assert_allclose(model(mixture), np.repeat(mixture / 4, 4, axis=2), atol=1e-6)
+    model = without_parts(build(small(complex_masks=complex_masks, hop_ms=hop_ms, targets=("bass", "drums"))))
+    np.testing.assert_allclose(model(mixture), np.repeat(mixture / 3, 2, axis=2), atol=1e-6)
+
+
+@pytest.mark.parametrize("complex_masks", [False, True])
+def test_stems_that_make_up_the_mixture_sum_to_it(complex_masks):
+    model, mixture = build(small(complex_masks=complex_masks)), noise(1, 3_001, 1)
+    stems = model(mixture).numpy()
+    assert np.abs(stems - mixture / 4).max() > 0.01  # the masks differ
+    np.testing.assert_allclose(stems.sum(axis=2, keepdims=True), mixture, atol=1e-6)
+
+
+def test_a_quiet_recording_is_separated_as_a_loud_one():
+    model, mixture = build(small()), noise(1, 3_000, 1)
+    loud = model(mixture).numpy()
+    np.testing.assert_allclose(model(mixture / 30) * 30, loud, atol=0.01 * np.abs(loud).max())
+
+
+def test_a_band_sees_the_others():
+    layer = bands.BandMix(3)
+    x = noise(3 * 2, 5, 4)  # band * batch
+    before = layer(x).numpy()
+    x[1, 2] += 1.0  # the first band of the second example, at one time
+    changed = np.abs(layer(x).numpy() - before).max(axis=2) > 1e-6
+    assert changed[1::2, 2].all()
+    assert not changed[::2].any()
+    assert not np.delete(changed, 2, axis=1).any()
+
+
+def test_the_arithmetic_of_shared_weights_counts_for_every_band():
+    config = small()
+    frames = RATE / config.network.hop_samples(RATE)
+    n_bands, n_bins = 40, 512
+    block = n_bands * (3 * 8 * 8 + 8 * 2 + (8 + 2) * 8) + (n_bands * 2) ** 2
+    multiply_adds = 3 * n_bins * 8 + block + n_bands * 8 * 8 + n_bins * 8 * 4
+    assert gflop_per_s(build(config), RATE) == pytest.approx(2 * frames * multiply_adds / 1e9)
+
+
+def test_frames_that_do_not_overlap_by_half_are_refused(config):
+    with pytest.raises(InputError, match="--hop_ms=3: more than half of --window_ms=4"):
+        change(config, **{**TINY, "model": "bandnet", "hop_ms": 3.0})
