@@ -83,7 +83,7 @@ class Recording:
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = path
-        _check_is_file(path)
+        check_is_file(path)
         self._size = os.path.getsize(path)
         self._suffix = os.path.splitext(os.fsdecode(path))[1].lower()
         self._links = list(self._find_links())
@@ -373,7 +373,7 @@ class _DecodedPart:
         self._decoder.close()
 
 
-def _check_is_file(path: str | os.PathLike[str]) -> None:
+def check_is_file(path: str | os.PathLike[str]) -> None:
     """Raises InputError, with the reason, for what cannot be a sound file."""
     try:
         status = os.stat(path)

@@ -12,6 +12,7 @@ knows only MP3, FLAC, Vorbis and WAV, and audioread leaves the work to what it f
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ from data_gen.headers import Section
 av.logging.set_level(av.logging.PANIC)  # it would print about every damaged packet
 
 _BUFFER_BYTES = 1 << 18
+_PREROLL_SAMPLES = 8_192  # decoded before a window and thrown away: four frames of AAC, the longest that it has
 _OPTIONS = {"protocol_whitelist": "none"}  # a playlist must not make it open other files, or addresses
 _OGG_PAGE_BYTES = 27  # of the header of a page, without its table of segments
 _FLAC_BEGINNING = b"fLaC\0\0\0\x22"  # the magic bytes, and the header of the block that comes first
@@ -136,6 +138,59 @@ class Decoder:
         if name == "matroska,webm" and self._container.duration:
             return round(self._container.duration / av.time_base * self.sample_rate), False
         return None, False
+
+
+def measure_track(path: str | os.PathLike[str], track: int) -> tuple[int, int, int]:
+    """Returns (sample rate in Hz, channels, length in samples) of a sound track in a container that states its times.
+
+    Raises InputError if there is no such track.
+    """
+    with _open_track(path, track) as (_, stream):
+        context = stream.codec_context
+        n_samples = round(float((stream.duration or 0) * stream.time_base) * context.sample_rate)
+        return context.sample_rate, len(context.layout.channels), n_samples
+
+
+def read_track(path: str | os.PathLike[str], track: int, begin: int, end: int) -> np.ndarray:
+    """Returns samples `begin` to `end` of a sound track, float32 [time, channel], by the times in the container.
+
+    What cannot be decoded is silent. Raises InputError if there is no such track.
+    """
+    with _open_track(path, track) as (container, stream):
+        rate = stream.codec_context.sample_rate
+        samples = np.zeros((end - begin, len(stream.codec_context.layout.channels)), np.float32)
+        first = stream.start_time or 0
+        before = max(0, begin - _PREROLL_SAMPLES)  # a codec needs what comes before, to be right where it begins
+        container.seek(first + int(before / rate / stream.time_base), stream=stream, backward=True)
+        for packet in container.demux(stream):
+            try:
+                frames = packet.decode()
+            except av.error.FFmpegError:
+                continue
+            for frame in frames:
+                if frame.pts is None:
+                    continue
+                position = round(float((frame.pts - first) * stream.time_base) * rate) - begin
+                if position >= len(samples):
+                    return samples
+                block = _to_floats(frame)[max(0, -position) :]
+                place = samples[max(0, position) : max(0, position) + len(block)]
+                place[:] = block[: len(place)]
+    return samples
+
+
+@contextlib.contextmanager
+def _open_track(path: str | os.PathLike[str], track: int) -> Iterator[tuple[Any, Any]]:
+    """Yields (container, stream) of a sound track."""
+    try:
+        with open(path, "rb") as file, av.open(file, options=_OPTIONS) as container:
+            if track >= len(container.streams.audio):
+                raise InputError(f"{path}: has {len(container.streams.audio)} sound tracks, not {track + 1}")
+            yield container, container.streams.audio[track]
+    except (av.error.FFmpegError, ValueError, OSError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: not a sound file that can be read ({_reason(error)})") from None
 
 
 class _Silence:

@@ -23,7 +23,8 @@ class Instrument:
 
     Attributes:
         name: name of its stem.
-        programs: General MIDI programs, 0 to 127, whose notes belong to it; empty for percussion.
+        programs: General MIDI programs, 0 to 127, whose notes belong to it; empty for percussion, and for an instrument
+            that only recordings hold.
         is_percussion: whether it is the percussion of a MIDI file.
     """
 
@@ -48,6 +49,8 @@ class Instrument:
 
     def __str__(self) -> str:
         if CANDIDATES.get(self.name) == self:
+            return self.name
+        if not self.programs:
             return self.name
         starts = [p for p in self.programs if p - 1 not in self.programs]
         ends = [p for p in self.programs if p + 1 not in self.programs]
@@ -104,8 +107,12 @@ def name_of(text: str) -> str:
     return name
 
 
-def parse_instrument(text: str) -> Instrument:
+def parse_instrument(text: str, recorded: bool = False) -> Instrument:
     """Reads `drums` (a known instrument) or `choir:52-54` (a name and its programs).
+
+    Args:
+        text: what the user wrote.
+        recorded: whether a name is enough, since recordings may hold the instrument.
 
     Raises InputError for a name without programs that is not known, and for programs out of range.
     """
@@ -113,6 +120,8 @@ def parse_instrument(text: str) -> Instrument:
         raise InputError(f"instrument '' has no name: choose from {', '.join(CANDIDATES)}, or write {_SYNTAX}")
     name, (_, colon, ranges) = name_of(text), text.strip().partition(":")
     if not colon:
+        if recorded:
+            return CANDIDATES.get(name, Instrument(name))
         if name not in CANDIDATES:
             raise InputError(
                 f"unknown instrument {name!r}: MIDI files are played for {', '.join(CANDIDATES)}; "
@@ -129,12 +138,12 @@ def parse_instrument(text: str) -> Instrument:
     return Instrument(name, tuple(sorted(set(programs))))
 
 
-def parse_instruments(texts: Iterable[str]) -> tuple[Instrument, ...]:
-    """Reads a list of instruments, in order.
+def parse_instruments(texts: Iterable[str], recorded: bool = False) -> tuple[Instrument, ...]:
+    """Reads a list of instruments, in order. `recorded` is as in `parse_instrument`.
 
     Raises InputError if it is empty, or if two of them share a name or a program.
     """
-    instruments = tuple(parse_instrument(text) for text in texts)
+    instruments = tuple(parse_instrument(text, recorded) for text in texts)
     if not instruments:
         raise InputError(f"no instrument named: choose from {', '.join(CANDIDATES)}, or write {_SYNTAX}")
     for position, instrument in enumerate(instruments):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import collections
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -44,22 +44,33 @@ def music_signature(piece: midi.Piece) -> tuple[int, ...]:
             continue
         windows = np.lib.stride_tricks.sliding_window_view(steps, NGRAM)
         features.update(zlib.crc32(window.tobytes()) for window in np.unique(windows, axis=0))
+    return minhash(features)
+
+
+def minhash(features: Iterable[int], size: int = SIGNATURE_SIZE) -> tuple[int, ...]:
+    """Returns `size` minima of hashed features (integers below 2**32), () if there is no feature.
+
+    The share of places at which two of them agree estimates the share of features in common (Broder 1997).
+    """
     hashes = np.array(sorted(features), np.uint64)
+    if not len(hashes):
+        return ()
     # A universal hash family (Carter & Wegman 1979): odd multipliers, the high half of the product.
     rng = np.random.default_rng(0)
-    multipliers = rng.integers(1, 2**63, SIGNATURE_SIZE, dtype=np.uint64) * 2 + 1
-    offsets = rng.integers(0, 2**63, SIGNATURE_SIZE, dtype=np.uint64)
+    multipliers = rng.integers(1, 2**63, size, dtype=np.uint64) * 2 + 1
+    offsets = rng.integers(0, 2**63, size, dtype=np.uint64)
     minima = [(((hashes * a + b) >> np.uint64(32)).min()) for a, b in zip(multipliers, offsets)]
     return tuple(int(minimum) for minimum in minima)
 
 
-def name_songs(signatures: Sequence[tuple[int, ...]], known: Sequence[int]) -> list[int]:
+def name_songs(signatures: Sequence[tuple[int, ...]], known: Sequence[int], same_song: float = SAME_SONG) -> list[int]:
     """Numbers the songs of a set of files, so that files of the same song share a number.
 
     Args:
         signatures: what `music_signature` returned for each file.
         known: the number that each file has already, 0 for new files. Known numbers are kept, so that no song moves to
             another split.
+        same_song: share of equal minima from which on two files are the same song.
 
     Returns:
         the number of each file, above 0.
@@ -73,7 +84,7 @@ def name_songs(signatures: Sequence[tuple[int, ...]], known: Sequence[int]) -> l
             candidates = {j for place in enumerate(signatures[i]) for j in holders[place]}
             alike = [(float(np.mean(signature == np.array(signatures[j]))), songs[j]) for j in candidates]
             share, song = max(alike, default=(0.0, 0))
-            songs[i] = song if share >= SAME_SONG else zlib.crc32(signature.tobytes()) + 1
+            songs[i] = song if share >= same_song else zlib.crc32(signature.tobytes()) + 1
         for place in enumerate(signatures[i]):
             if len(holders[place]) < 50:  # phrases that everybody uses would make this quadratic
                 holders[place].append(i)

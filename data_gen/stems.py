@@ -97,5 +97,6 @@ def choose_stems(
     """
     chosen = [stems[names.index(target)] for target in targets]
     if other:
-        chosen.append(add_up(stem for stem, name in zip(stems, names) if name not in targets))
+        rest = [stem for stem, name in zip(stems, names) if name not in targets]
+        chosen.append(add_up(rest) if rest else np.zeros_like(stems[0]))
     return chosen

@@ -70,9 +70,32 @@ class Config:
         "--targets, or --other.",
     )
     midi_dir: str = setting("", "Folder of MIDI files to train on, read recursively; empty for composed pieces.")
+    stems_dir: tuple[str, ...] = setting(
+        (),
+        "Folders of recorded songs to train on, separated by commas, in place of MIDI or beside it (--midi_share): a "
+        "folder per song with a file per stem (drums.wav, ...), or the layout of MUSDB18, Slakh2100 or MoisesDB.",
+    )
+    midi_share: float = setting(
+        -1.0,
+        "Share of the visits that play MIDI (composed pieces without --midi_dir) where --stems_dir is given, 0 to 1; "
+        "-1 for 0.5 with --midi_dir, and 0 without.",
+        minimum=-1.0,
+        maximum=1.0,
+    )
+    solo_dir: tuple[str, ...] = setting(
+        (),
+        "Folders of recordings of one instrument alone, as INSTRUMENT:FOLDER, separated by commas: --remix puts them "
+        "into mixtures. other:FOLDER is for sounds that shall not end up in a stem, such as voices and noises.",
+    )
+    stem_aliases: tuple[str, ...] = setting(
+        (),
+        "More names of stems in --stems_dir, as INSTRUMENT:NAME+NAME, separated by commas, e.g. "
+        "guitar:gtr+rhythm_guitar; docs/training.md lists those that are known.",
+        alias="stem_names",
+    )
     require: str = setting(
         "all",
-        "Which pieces are used: those that contain all of the instruments, or those that contain any of them.",
+        "Which songs are used: those that contain all of the instruments, or those that contain any of them.",
         choices=("all", "any"),
     )
     soundfonts: tuple[str, ...] = setting(
@@ -81,6 +104,11 @@ class Config:
         "weight if you like, as in fonts/,drums.sf2:0.5. At each visit to a piece one is drawn for each instrument, "
         "among those that have it. Empty for FluidR3_GM.sf2 if it is installed, else TimGM6mb.sf2, which pretty_midi "
         "contains.",
+    )
+    validate_soundfonts: tuple[str, ...] = setting(
+        (),
+        "SoundFonts that training does not hear, separated by commas; the best weights are then chosen by how well the "
+        "model separates held-out songs that are played through them. Empty for the first of --soundfonts.",
     )
     sample_rate: int = setting(44_100, "Sample rate of the model, in Hz.", minimum=8_000, maximum=96_000)
     chunk_ms: float = setting(100.0, "Length of a training chunk, in milliseconds.", minimum=1.0, maximum=60_000.0)
@@ -294,11 +322,30 @@ class Config:
             if self.targets.count(target) > 1:
                 raise InputError(f"--targets: {target!r} is named twice")
 
+    def _check_recordings(self) -> None:
+        """Raises InputError for recordings that contradict other settings."""
+        for name in (name for name, _ in self.solo_folders if name not in (*self.instrument_names, OTHER)):
+            raise InputError(f"--solo_dir: {name!r} is not among the instruments ({', '.join(self.instrument_names)})")
+        for name in (name for name in self.more_stem_names if name not in self.instrument_names):
+            raise InputError(
+                f"--stem_names: {name!r} is not among the instruments ({', '.join(self.instrument_names)})"
+            )
+        if self.solo_dir and not self.remix:
+            raise InputError("--solo_dir: remixing puts solo recordings into mixtures; set e.g. --remix=0.5")
+        if self.midi_share != -1 and not self.stems_dir:
+            raise InputError(f"--midi_share={self.midi_share:g}: needs --stems_dir, with which MIDI shares the visits")
+        if -1 < self.midi_share < 0:
+            raise InputError(f"--midi_share={self.midi_share:g}: it must be from 0 to 1, or -1")
+        if self.midi_dir and not self.played_share:
+            raise InputError(f"--midi_dir={self.midi_dir}: --midi_share=0 leaves it unused; leave out one of them")
+
     def _check_combinations(self) -> None:
         """Raises InputError, by the name of the flag, for flags that contradict each other."""
         if self.patience and not self.validate_every:
             raise InputError(f"--patience={self.patience} counts validations: set --validate_every as well")
-        if self.other and len(self.targets) == len(self.instrument_names):
+        self._check_recordings()
+        has_more = self.stems_dir or any(name == OTHER for name, _ in self.solo_folders)
+        if self.other and len(self.targets) == len(self.instrument_names) and not has_more:
             raise InputError("--other: every instrument is a target, nothing is left over; name fewer --targets")
         if self.other and OTHER in self.instrument_names:
             raise InputError(f"--other: an instrument is called {OTHER!r} already; rename it")
@@ -330,18 +377,22 @@ class Config:
             flag: the flag that needs it, without dashes.
             instead: what to use where they do not.
         """
-        if self.stems_make_up_mixture:
-            return
-        if len(self.targets) == len(self.instrument_names) or self.other:
+        if self.has_rest and not self.other:
+            raise InputError(
+                f"--{flag}: the stems of these --targets do not make up the mixture; add --other, or use {instead}"
+            )
+        if len(self.model_stems) < 2:
             raise InputError(f"--{flag}: the model gives one stem at a time, nothing to sum; use {instead}")
-        raise InputError(
-            f"--{flag}: the stems of these --targets do not make up the mixture; add --other, or use {instead}"
-        )
+
+    @property
+    def has_rest(self) -> bool:
+        """Whether something sounds in the mixture that is not a target."""
+        return len(self.targets) < len(self.instrument_names) or OTHER in dict(self.solo_folders)
 
     @property
     def stems_make_up_mixture(self) -> bool:
         """Whether the model gives several stems at once, and they sum to the mixture."""
-        return len(self.model_stems) > 1 and (self.other or len(self.targets) == len(self.instrument_names))
+        return len(self.model_stems) > 1 and (self.other or not self.has_rest)
 
     @property
     def instrument_names(self) -> tuple[str, ...]:
@@ -359,8 +410,29 @@ class Config:
         return ("wanted",) if self.conditioning == "embedding" else self.stem_names
 
     @property
+    def solo_folders(self) -> tuple[tuple[str, str], ...]:
+        """(instrument, folder) of each of `solo_dir`."""
+        return tuple(_split_pair(text, "solo_dir", "INSTRUMENT:FOLDER") for text in self.solo_dir)
+
+    @property
+    def more_stem_names(self) -> dict[str, tuple[str, ...]]:
+        """The names in `stem_aliases`, by instrument."""
+        pairs = [_split_pair(text, "stem_names", "INSTRUMENT:NAME+NAME") for text in self.stem_aliases]
+        return {
+            name: tuple(more for other, names in pairs if other == name for more in names.split("+"))
+            for name, _ in pairs
+        }
+
+    @property
+    def played_share(self) -> float:
+        """Share of the visits that play MIDI, with the default resolved."""
+        if not self.stems_dir:
+            return 1.0
+        return self.midi_share if self.midi_share >= 0 else 0.5 if self.midi_dir else 0.0
+
+    @property
     def variation(self) -> Variation:
-        """What the MIDI source draws at each visit to a piece."""
+        """What a source draws at each visit to a song."""
         return Variation(**{f.name: getattr(self, f"vary_{f.name}") for f in dataclasses.fields(Variation)})
 
     @property
@@ -451,16 +523,27 @@ class Config:
                 values[name] = from_flag(next(iter(fields.values())), flag_values[name].value)
         for name in PATH_SETTINGS:  # absolute, since a run is also used from other folders
             if name in values:
-                values[name] = expand_setting(values[name])
+                values[name] = expand_setting(name, values[name])
         return cls.from_values(without_foreign_settings({**values, "model": model}) if model else values)
 
 
-PATH_SETTINGS = ("midi_dir", "soundfonts", "stems_dir")  # settings that are paths, or lists of them
+# Settings that are paths, or lists of them.
+PATH_SETTINGS = ("midi_dir", "soundfonts", "validate_soundfonts", "stems_dir", "solo_dir")
 
 
-def expand_setting(paths: Any) -> Any:
-    """Returns a path, or a sequence of paths as a tuple, in absolute form, with the home folder in place of ~."""
+def expand_setting(name: str, paths: Any) -> Any:
+    """Returns one of PATH_SETTINGS, or a list as a tuple, with absolute paths and the home folder in place of ~."""
+    if name == "solo_dir":
+        return tuple(f"{instrument}:{expand(folder)}" for instrument, _, folder in (p.partition(":") for p in paths))
     return expand(paths) if isinstance(paths, str) else tuple(map(expand, paths))
+
+
+def _split_pair(text: str, flag: str, syntax: str) -> tuple[str, str]:
+    """Returns (instrument, what follows the colon). Raises InputError if one of them is missing."""
+    name, _, rest = text.partition(":")
+    if not name or not rest:
+        raise InputError(f"--{flag}={text}: write {syntax}")
+    return name, rest
 
 
 def without_foreign_settings(values: Mapping[str, Any]) -> dict[str, Any]:

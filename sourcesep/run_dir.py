@@ -68,7 +68,7 @@ class RunDir:
             before, now = self.config().values(), config.values()
             for name, field in config.setting_fields().items():  # the model comes first, so that it is the same below
                 if name in PATH_SETTINGS:  # a config.json written before may hold relative paths
-                    before[name], now[name] = (expand_setting(values[name]) for values in (before, now))
+                    before[name], now[name] = (expand_setting(name, values[name]) for values in (before, now))
                 if now[name] != before[name] and not field.metadata["may_change"]:
                     raise InputError(
                         f"--{name}={as_flag(now[name])} contradicts the run in {self.path}, which was started with "

@@ -6,14 +6,20 @@ Nothing here imports TensorFlow, so that render processes start at once.
 from __future__ import annotations
 
 import dataclasses
+import os
 
+from data_gen import InputError
 from data_gen.chunks import Chunker
 from data_gen.corpus import open_corpus
 from data_gen.instruments import parse_instruments
+from data_gen.mixed import MixedStems
 from data_gen.played import PlayedStems
+from data_gen.recorded import RecordedStems
+from data_gen.recorded_corpus import RecordedCorpus, open_solos
 from data_gen.soundfonts import expand_soundfonts
 from data_gen.stems import StemSource
 from data_gen.synth import default_soundfont
+from data_gen.windows import StemFile
 from data_gen.workers import Visits, Workers
 from sourcesep.cluster import machine_number
 from sourcesep.config import Config
@@ -24,9 +30,59 @@ def open_source(config: Config) -> StemSource:
 
     Raises InputError if there are no songs, or they cannot be played.
     """
-    source = open_played(config, config.midi_dir)
-    source.check()
+    # Recordings come first: what they hold is what a user who has some wants the model to be judged by.
+    sources: list[StemSource] = [open_recorded(config)] if config.stems_dir else []
+    if config.played_share:
+        played = open_played(config, config.midi_dir)
+        played.check()
+        sources.append(played)
+    source = sources[0]
+    if len(sources) > 1 or config.solo_dir:
+        shares = (1 - config.played_share, config.played_share) if len(sources) > 1 else (1.0,)
+        solos: dict[str, tuple[StemFile, ...]] = {}
+        for name, folder in config.solo_folders:
+            solos[name] = solos.get(name, ()) + open_solos(folder)
+        names = dict.fromkeys((*config.instrument_names, *(n for s in sources for n in s.names), *solos))
+        source = MixedStems(tuple(names), sources, shares, solos, config.remix, config.variation)
     return source
+
+
+def open_validation(config: Config, source: StemSource) -> list[StemSource]:
+    """Returns the sources whose validation songs choose the best weights of a run.
+
+    They are one for each of --validate_soundfonts; without any, the songs of training as they are.
+
+    Args:
+        config: of the run.
+        source: what the run is trained on.
+
+    Raises InputError if a SoundFont is missing, damaged, lacks an instrument, or is one that training hears.
+    """
+    if not config.validate_soundfonts:
+        return [source]
+    heard = {os.path.realpath(soundfont) for soundfont in list_soundfonts(config)}
+    played = open_played(config, config.midi_dir)
+    found: list[StemSource] = []
+    for soundfont in expand_soundfonts(config.validate_soundfonts):
+        if os.path.realpath(soundfont) in heard:
+            raise InputError(f"--validate_soundfonts={soundfont}: training hears it too, by --soundfonts; name another")
+        one = PlayedStems(played.corpus, played.instruments, (soundfont,), config.sample_rate)
+        one.check()
+        found.append(one)
+    return found
+
+
+def open_recorded(config: Config) -> RecordedStems:
+    """Returns the recorded songs of a Config's folders. Raises InputError like `RecordedCorpus`."""
+    corpus = RecordedCorpus(
+        config.stems_dir,
+        parse_instruments(config.instruments, recorded=True),
+        config.targets if config.other else config.instrument_names,
+        config.require,
+        config.other,
+        config.more_stem_names,
+    )
+    return RecordedStems(corpus, config.sample_rate, config.variation)
 
 
 def open_played(config: Config, midi_dir: str) -> PlayedStems:
@@ -34,8 +90,12 @@ def open_played(config: Config, midi_dir: str) -> PlayedStems:
 
     SoundFonts are loaded when they are first used. Raises InputError like `corpus.open_corpus`.
     """
-    instruments = parse_instruments(config.instruments)
-    corpus = open_corpus(midi_dir, instruments, config.require, config.seed)
+    has_recordings = bool(config.stems_dir or config.solo_dir)
+    instruments = parse_instruments(config.instruments, recorded=has_recordings)
+    played = [instrument for instrument in instruments if instrument.is_percussion or instrument.programs]
+    if not played:
+        parse_instruments(config.instruments)  # raises InputError, which says what can be played
+    corpus = open_corpus(midi_dir, played, config.require, config.seed)
     soundfonts = list_soundfonts(config)
     weights = tuple(soundfonts.values())
     return PlayedStems(corpus, instruments, tuple(soundfonts), config.sample_rate, config.variation, weights)

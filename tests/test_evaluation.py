@@ -14,6 +14,8 @@ from helpers import hide_fluidsynth, make_run, run
 from helpers import noise as make_noise
 
 from data_gen import InputError, RenderError
+from data_gen.layouts import find_songs
+from data_gen.windows import open_stem
 from sourcesep import metrics
 from sourcesep.evaluate import evaluation, recordings, songs
 from sourcesep.evaluate.scores import IDEAL, MIXTURE, MODEL, SHARED, ZEROS, score_by_museval, score_song
@@ -224,9 +226,9 @@ def slakh(folder):
 def test_songs_are_found_at_any_depth_and_a_song_itself_is_one(tmp_path):
     musdb(tmp_path / "test" / "A - B")
     slakh(tmp_path / "Track00001")
-    names = [str(path.relative_to(tmp_path)) for path in recordings.find_songs(tmp_path)]
-    assert names == ["Track00001", "test/A - B"]
-    assert recordings.find_songs(tmp_path / "Track00001") == [tmp_path / "Track00001"]
+    assert [song.name for song in find_songs(tmp_path)] == ["Track00001", "test/A - B"]
+    (one,) = find_songs(tmp_path / "Track00001")
+    assert one.name == "Track00001" and one.folder == tmp_path / "Track00001"
 
 
 def test_musdb_stems_belong_to_instruments_by_name_and_the_rest_stays_out_of_the_mixture(tmp_path, config):
@@ -292,14 +294,20 @@ def test_every_format_is_read_as_soundfile_reads_it(tmp_path, monkeypatch, reade
         pytest.skip("the native operations of tensorflow-io do not load here")
     write(tmp_path / f"a.{name}", noise(channels=2), subtype=subtype)
     expected, _ = soundfile.read(tmp_path / f"a.{name}", dtype="float32")
-    samples, rate = recordings.read_audio(tmp_path / f"a.{name}", 1_000, 5_000)
-    assert rate == RATE and samples.dtype == np.float32
+    file = open_stem(tmp_path / f"a.{name}")
+    samples = recordings.read_window(file, 1_000, 5_000)
+    assert file.sample_rate == RATE and samples.dtype == np.float32
     np.testing.assert_allclose(samples, expected[1_000:5_000], atol=1e-7)
 
 
-def bad_rates(folder):
-    write(folder / "song" / "drums.wav", noise())
-    write(folder / "song" / "bass.wav", noise(), 11_025)
+def test_stems_of_several_rates_are_scored_at_the_highest(tmp_path, config):
+    time_s = np.arange(3 * 11_025) / 11_025
+    write(tmp_path / "song" / "drums.wav", noise())
+    write(tmp_path / "song" / "bass.wav", np.sin(2 * np.pi * 100 * time_s), 11_025)
+    one = songs.list_recorded(config, str(tmp_path), 5, 1.0)[0].load()
+    assert one.sample_rate == 11_025 and one.mixture.shape == (11_025, 1)
+    np.testing.assert_allclose(one.references["bass"][:, 0], np.sin(2 * np.pi * 100 * time_s[11_025:22_050]), atol=1e-6)
+    np.testing.assert_array_equal(one.mixture, one.references["drums"] + one.references["bass"])
 
 
 def bad_sound(folder):
@@ -324,7 +332,6 @@ def missing_stem(folder):
 
 
 BAD = {
-    "rates": (bad_rates, "need the same sample rate"),
     "no sound": (bad_sound, "drums.wav: not a sound file"),
     "no number": (bad_number, "not finite"),
     "damaged metadata": (bad_metadata, "metadata.yaml: damaged"),
@@ -343,9 +350,9 @@ def test_a_recording_that_cannot_be_used_is_named(case, tmp_path, config):
 
 def test_a_folder_without_songs_is_refused(tmp_path):
     with pytest.raises(InputError, match="holds no stems"):
-        recordings.find_songs(tmp_path)
+        find_songs(tmp_path)
     with pytest.raises(InputError, match="no such folder"):
-        recordings.find_songs(tmp_path / "nowhere")
+        find_songs(tmp_path / "nowhere")
 
 
 # ---- Finished separations -------------------------------------------------------------------------------------------

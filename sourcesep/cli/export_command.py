@@ -24,7 +24,12 @@ def export() -> None:
         "Numbers in the TFLite files, one file for each type: float32, float16 (weights), dynamic (8-bit weights), "
         "int8 (8-bit weights and activations).",
     )
-    flags.DEFINE_float("tflite_window_s", 3.0, "Length of the window that a TFLite file computes, in seconds.")
+    flags.DEFINE_float(
+        "tflite_window_s",
+        None,
+        "Length of the window that a TFLite file computes, in seconds; by default 3, or three times the receptive "
+        "field if that is more. Shorter windows answer sooner and cost more.",
+    )
     run(_export, "Writes a run's model as a SavedModel and as TFLite files, and compares each with the Keras model.")
 
 

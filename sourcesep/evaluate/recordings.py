@@ -1,194 +1,74 @@
-"""Reads folders of recorded stems: one folder per song, one sound file per stem.
+"""Reads recorded stems to score: the same part of all files of a song, at the highest of their rates.
 
-Two layouts are recognised: Slakh2100 (TrackNNNNN/metadata.yaml and stems/SNN.wav or .flac, each with its General MIDI
-program), and files named after instruments, as in MUSDB18-HQ (drums.wav, bass.wav, vocals.wav, other.wav). Files named
-mixture or mix are not stems.
+Which file is which stem is said by `data_gen.layouts`, and files are read as in training (`data_gen.recorded_take`).
+Only here tensorflow-io reads samples, where its native operations load: training reads without TensorFlow.
 """
 
 from __future__ import annotations
 
 import functools
 import os
-import pathlib
-import re
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from types import ModuleType
-from typing import NamedTuple
 
 import numpy as np
-import yaml
 
-from data_gen import InputError, audio
-from data_gen.files import walk
-from data_gen.instruments import DRUM_BANK, Instrument
-
-SUFFIXES = (".wav", ".flac", ".aif", ".aiff", ".ogg", ".opus", ".mp3", ".m4a", ".w64", ".caf", ".au", ".wv")
-MIXTURES = ("mixture", "mix")  # names of files that hold the mixture, without suffix and in lower case
+from data_gen import InputError
+from data_gen.recorded_take import RecordedTake
+from data_gen.windows import StemFile
 
 
-class RecordedSong(NamedTuple):
-    """The stems of a song.
-
-    Attributes:
-        stems: the files of each instrument, by its name, without instruments that have none.
-        others: the files that belong to no instrument, by their label.
-        is_labelled: whether the others are known to contain none of the instruments.
-    """
-
-    stems: dict[str, list[pathlib.Path]]
-    others: dict[str, list[pathlib.Path]]
-    is_labelled: bool
-
-
-def find_songs(folder: str) -> list[pathlib.Path]:
-    """Returns the folders of songs in a folder, which may be a song itself, sorted. Raises InputError without songs."""
-    if not os.path.isdir(folder):
-        raise InputError(f"{folder}: no such folder")
-    songs = []
-    for place, folders, files in walk(folder):
-        if "metadata.yaml" in files or list_sound_files(pathlib.Path(place))[0]:
-            songs.append(pathlib.Path(place))
-            folders.clear()
-    if not songs:
-        raise InputError(
-            f"{folder}: holds no stems; it needs one folder per song with one file per stem, e.g. SONG/drums.wav, or "
-            "Slakh's TrackNNNNN/metadata.yaml"
-        )
-    return sorted(songs)
-
-
-def list_sound_files(folder: pathlib.Path) -> tuple[dict[str, pathlib.Path], pathlib.Path | None]:
-    """Lists the sound files directly in a folder.
-
-    Returns:
-        (stems by file name without suffix, sorted; the file of the mixture, or None)
-
-    Raises InputError if there is no such folder.
-    """
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
-    paths = [path for path in paths if path.is_file() and not path.name.startswith(".")]
-    mixtures = [path for path in paths if path.stem.lower() in MIXTURES]
-    return {path.stem: path for path in paths if path not in mixtures}, mixtures[0] if mixtures else None
-
-
-def open_song(folder: pathlib.Path, instruments: Sequence[Instrument]) -> RecordedSong:
-    """Assigns the files of a song to instruments.
-
-    A Slakh stem belongs to the instrument that plays its program. Any other file belongs to the instrument that it is
-    named after, in upper or lower case; several files of one instrument end in numbers (Drums_1.wav, drums 2.wav).
-
-    Raises InputError if the folder's metadata.yaml is damaged or a stem that it names is missing.
-    """
-    stems: dict[str, list[pathlib.Path]] = {}
-    others: dict[str, list[pathlib.Path]] = {}
-    is_slakh = (folder / "metadata.yaml").exists()
-    for path, label, bank, program in _list_slakh_stems(folder) if is_slakh else _list_named_stems(folder):
-        if is_slakh:
-            owners = [instrument.name for instrument in instruments if instrument.plays(bank, program)]
-        else:
-            owners = [instrument.name for instrument in instruments if instrument.name.lower() == label.lower()]
-        (stems if owners else others).setdefault((owners or [label])[0], []).append(path)
-    return RecordedSong(stems, others, is_slakh)
-
-
-def _list_named_stems(folder: pathlib.Path) -> Iterator[tuple[pathlib.Path, str, int, int]]:
-    """Yields (path, label, 0, 0) of each stem."""
-    for name, path in list_sound_files(folder)[0].items():
-        yield path, re.sub(r"[\s_\-.]*\d*$", "", name) or name, 0, 0
-
-
-def _list_slakh_stems(folder: pathlib.Path) -> Iterator[tuple[pathlib.Path, str, int, int]]:
-    """Yields (path, label, SoundFont bank, program) of each stem. Raises InputError like `open_song`."""
-    metadata = folder / "metadata.yaml"
-    try:
-        for key, stem in yaml.safe_load(metadata.read_text(encoding="utf-8", errors="replace"))["stems"].items():
-            if not stem.get("audio_rendered", True):
-                continue
-            paths = [path for path in (folder / "stems" / f"{key}{suffix}" for suffix in SUFFIXES) if path.exists()]
-            if not paths:
-                raise InputError(f"{folder}: stems/{key}.wav is missing, though metadata.yaml names it")
-            yield paths[0], str(stem["inst_class"]), DRUM_BANK if stem["is_drum"] else 0, int(stem["program_num"])
-    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{metadata}: damaged, or not in the format of Slakh ({error!r})") from None
-
-
-class Reader:
-    """Reads the same part of several files, which may differ in length; mono files are copied to all channels.
+class Part:
+    """The same part of the stems of a song, whose files may differ in length and rate; mono is copied to all channels.
 
     Args:
-        paths: sound files with one sample rate.
-        seconds: length of the middle part to read; 0 for the whole files.
+        name: of the song.
+        stems: the files of each stem, which are summed, by its name.
+        seconds: length of the middle part to read; 0 for all of it.
 
-    Raises InputError for files that cannot be read or differ in sample rate.
+    Attributes:
+        sample_rate: in Hz, the highest of all files.
+        n_channels: number of channels.
+        begin, n_samples: of the part, in samples at this rate.
+
+    Raises InputError for files that cannot be read or differ in their channels.
     """
 
-    def __init__(self, paths: Sequence[pathlib.Path], seconds: float) -> None:
-        lengths: list[int] = []
-        n_channels: list[int] = []
-        rates: dict[int, pathlib.Path] = {}
-        for path in paths:
-            measures = audio.measure(path)
-            lengths.append(measures.n_samples)
-            n_channels.append(measures.n_channels)
-            rates[measures.sample_rate] = path
-        if len(rates) > 1:
-            listed = ", ".join(f"{path} {rate} Hz" for rate, path in rates.items())
-            raise InputError(f"the stems of one song need the same sample rate: {listed}")
-        self.sample_rate = next(iter(rates))
-        self._n_channels = max(n_channels)
-        wanted = round(seconds * self.sample_rate) if seconds else max(lengths)
-        self._begin = max(0, (max(lengths) - wanted) // 2)
-        self._length = min(wanted, max(lengths))
-        self._end = self._begin + self._length if seconds else sys.maxsize
+    def __init__(self, name: str, stems: Mapping[str, Sequence[StemFile]], seconds: float) -> None:
+        files = [file for some in stems.values() for file in some]
+        self.sample_rate = max(file.sample_rate for file in files)
+        self.n_channels = max(file.n_channels for file in files)
+        take = RecordedTake(name, list(stems.values()), self.sample_rate, self.n_channels, read=read_window)
+        self.n_samples = min(take.n_samples, round(seconds * self.sample_rate) or take.n_samples)
+        self.begin = (take.n_samples - self.n_samples) // 2
+        self._stems = dict(zip(stems, take.stems(self.begin, self.n_samples)))
 
-    def read(self, path: pathlib.Path) -> np.ndarray:
-        """Returns the part of one file, float32 [time, channel]; shorter where the file ends before."""
-        samples, rate = read_audio(path, self._begin, self._end)
-        if rate != self.sample_rate:
-            raise InputError(f"{path}: has a rate of {rate} Hz, other files of the song {self.sample_rate} Hz")
-        if samples.shape[1] not in (1, self._n_channels):
-            raise InputError(f"{path}: has {samples.shape[1]} channels, other files of the song {self._n_channels}")
-        return np.broadcast_to(samples, (len(samples), self._n_channels))
-
-    def total(self, paths: Sequence[pathlib.Path]) -> np.ndarray:
-        """Returns the sum of that part of some files, float32 [time, channel]; zeros without files."""
-        total = np.zeros((self._length, self._n_channels), np.float32)
-        for path in paths:
-            samples = self.read(path)
-            total[: len(samples)] += samples
-        return total
+    def __getitem__(self, name: str) -> np.ndarray:
+        """Returns a stem, float32 [time, channel]."""
+        return self._stems[name].T
 
 
-def read_audio(path: str | pathlib.Path, begin: int, end: int) -> tuple[np.ndarray, int]:
-    """Returns (float32 [time, channel], sample rate in Hz) of samples `begin` to `end` of a file.
+def read_window(file: StemFile, begin: int, end: int, mono: bool = False) -> np.ndarray:
+    """Returns samples of a file as `StemFile.read` does, with the same arguments and errors.
 
-    tensorflow-io reads it if its native operations load and support the format, otherwise `data_gen.audio` does;
-    both give the same samples. Raises InputError if the file is missing or damaged, or holds a sample that is not
-    finite.
+    tensorflow-io reads them if its native operations load and support the format; both give the same samples.
     """
-    with audio.open_audio(path) as file:
-        rate, subtype, n_samples = file.sample_rate, file.subtype, file.n_samples
-    if subtype in _TFIO_SUBTYPES and n_samples is not None and begin < min(end, n_samples):
-        samples = _read_with_tfio(path, begin, min(end, n_samples))
-    else:
-        samples = None
+    n_samples = min(end, file.n_samples) - begin
+    if file.subtype not in _TFIO_SUBTYPES or n_samples <= 0:
+        return file.read(begin, end, mono)
+    samples = _read_with_tfio(file.path, begin, begin + n_samples)
     if samples is None:
-        samples = audio.read_part(path, begin, end)
+        return file.read(begin, end, mono)
     if not np.isfinite(samples).all():
-        raise InputError(f"{path}: holds samples that are not finite numbers; repair the file first")
-    return samples, rate
+        raise InputError(f"{file.path}: holds samples that are not finite numbers; repair the file first")
+    return samples.mean(axis=1, keepdims=True) if mono else samples
 
 
 # What tensorflow-io reads correctly: it reads 32-bit integers as floats, and cannot seek in lossy formats.
 _TFIO_SUBTYPES = ("PCM_16", "PCM_24", "FLOAT")
 
 
-def _read_with_tfio(path: str | pathlib.Path, begin: int, end: int) -> np.ndarray | None:
+def _read_with_tfio(path: str, begin: int, end: int) -> np.ndarray | None:
     """Returns float32 [time, channel], or None if tensorflow-io is not installed, does not load, or fails."""
     tfio = _import_tfio()
     if not tfio:
@@ -197,7 +77,7 @@ def _read_with_tfio(path: str | pathlib.Path, begin: int, end: int) -> np.ndarra
 
     try:
         samples = tfio.audio.AudioIOTensor(os.fsencode(path))[begin:end].numpy()
-    except tf.errors.OpError:  # data_gen.audio, which reads it next, raises an error that names the reason
+    except tf.errors.OpError:  # StemFile, which reads it next, raises an error that names the reason
         return None
     if samples.dtype != np.float32:
         samples = samples.astype(np.float32) / -float(np.iinfo(samples.dtype).min)

@@ -10,6 +10,7 @@ import filecmp
 import functools
 import os
 import pathlib
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -19,10 +20,12 @@ from absl import logging
 from data_gen import InputError
 from data_gen.corpus import Corpus, MidiCorpus
 from data_gen.instruments import parse_instruments
+from data_gen.layouts import RecordedSong, assign, find_songs, list_sound_files
 from data_gen.played import PlayedStems
 from data_gen.songs import SAME_SONG
 from data_gen.soundfonts import profile
-from data_gen.stems import OTHER
+from data_gen.stems import OTHER, add_up
+from data_gen.windows import open_stem
 from sourcesep.config import Config
 from sourcesep.evaluate import recordings
 from sourcesep.separate.inputs import PlayedSong
@@ -160,52 +163,51 @@ def _is_same_soundfont(one: str, other: str) -> bool:
 
 # ---- Recorded stems -------------------------------------------------------------------------------------------------
 def list_recorded(config: Config, stems_dir: str, n_songs: int, seconds: float) -> list[LazySong]:
-    """Lists the songs of a folder of recorded stems, see `recordings`; other arguments as in `list_held_out`.
+    """Lists the songs of a folder of recorded stems, see `data_gen.layouts`; other arguments as in `list_held_out`.
 
     Raises InputError if the folder is missing or holds no song.
     """
-    folders = recordings.find_songs(stems_dir)[:n_songs]
+    songs = find_songs(stems_dir)
     return [
-        LazySong(
-            os.path.relpath(folder, stems_dir) if folder != pathlib.Path(stems_dir) else folder.name,
-            RECORDED,
-            functools.partial(_load_recorded, config, folder, seconds),
-        )
-        for folder in folders
+        LazySong(song.name, RECORDED, functools.partial(_load_recorded, config, song, seconds))
+        for song in songs[:n_songs]
     ]
 
 
-def _load_recorded(config: Config, folder: pathlib.Path, seconds: float) -> Song:
+def _load_recorded(config: Config, song: RecordedSong, seconds: float) -> Song:
     """Loads a recorded song as the run's model expects it.
 
     The mixture is the sum of the stems that belong to the run's instruments, since a model that was trained on these
     only is not made for others. For a model with a stem for all other sounds, it is the sum of all stems.
     """
-    instruments = parse_instruments(config.instruments)
-    song = recordings.open_song(folder, instruments)
-    rest = [path for paths in song.others.values() for path in paths]
-    if not song.stems and not (config.other and rest):
+    instruments = parse_instruments(config.instruments, recorded=True)
+    assigned = assign(song, instruments, config.more_stem_names)
+    rest = [place for places in assigned.others.values() for place in places]
+    if not assigned.stems and not (config.other and rest):
         raise InputError(
-            f"{folder}: none of its stems ({', '.join(song.others) or 'none'}) belongs to the run's instruments "
-            f"({', '.join(i.name for i in instruments)}); name files after these, e.g. {instruments[0].name}.wav"
+            f"{song.folder}: none of its stems ({', '.join(assigned.others) or 'none'}) belongs to the run's "
+            f"instruments ({', '.join(i.name for i in instruments)}); name files after these, e.g. "
+            f"{instruments[0].name}.wav"
         )
-    paths = [path for files in song.stems.values() for path in files] + (rest if config.other else [])
-    audio = recordings.Reader(paths, seconds)
-    stems = {name: audio.total(song.stems.get(name, ())) for name in config.targets}
-    mixture = audio.total(paths)
-    references = dict(stems)
+    places = {name: assigned.stems.get(name, []) for name in config.instrument_names}
+    if config.other:
+        places[OTHER] = rest
+    files = {name: [open_stem(place.path, place.track) for place in some] for name, some in places.items()}
+    part = recordings.Part(song.name, files, seconds)
+    mixture = add_up(part[name] for name in files)
+    references = {name: part[name] for name in config.targets}
     notes = []
     if config.other:
-        references[OTHER] = mixture - sum(stems.values())
-        if rest and not song.is_labelled:
+        references[OTHER] = add_up(part[name] for name in files if name not in config.targets)
+        if rest and not assigned.is_labelled:
             # The content of a stem called "other" is not known, so an instrument without a stem may play in it.
-            unknown = [name for name in stems if name not in song.stems]
+            unknown = [name for name in config.targets if name not in assigned.stems]
             if unknown:
-                references = {name: stems[name] for name in stems if name in song.stems}
-                notes.append(f"not scored, as they may sound in {', '.join(song.others)}: {', '.join(unknown)}")
+                references = {name: part[name] for name in config.targets if name in assigned.stems}
+                notes.append(f"not scored, as they may sound in {', '.join(assigned.others)}: {', '.join(unknown)}")
     elif rest:
-        notes.append(f"not in the mixture: {', '.join(song.others)}")
-    return Song(audio.sample_rate, mixture, references, notes=tuple(notes))
+        notes.append(f"not in the mixture: {', '.join(assigned.others)}")
+    return Song(part.sample_rate, mixture, references, notes=tuple(notes))
 
 
 # ---- Finished separations -------------------------------------------------------------------------------------------
@@ -217,28 +219,41 @@ def list_finished(references_dir: str, estimates_dir: str, n_songs: int, seconds
 
     Raises InputError if a folder is missing or holds no sound files.
     """
-    folders = recordings.find_songs(references_dir)[:n_songs]
     songs = []
-    for folder in folders:
-        place = folder.relative_to(references_dir)
+    for song in find_songs(references_dir)[:n_songs]:
+        place = song.folder.relative_to(references_dir)
         name = str(place) if place.parts else pathlib.Path(estimates_dir).resolve().name
         estimates = pathlib.Path(estimates_dir, place)
-        songs.append(LazySong(name, FINISHED, functools.partial(_load_finished, folder, estimates, seconds)))
+        songs.append(LazySong(name, FINISHED, functools.partial(_load_finished, song.folder, estimates, seconds)))
     return songs
 
 
 def _load_finished(references: pathlib.Path, estimates: pathlib.Path, seconds: float) -> Song:
-    stems, mixture = recordings.list_sound_files(references)
-    separated, given = recordings.list_sound_files(estimates)
+    stems, mixture = list_sound_files(references)
+    separated, given = list_sound_files(estimates)
     for name in stems:
         if name not in separated:
             raise InputError(f"{estimates}: holds no estimate for {stems[name]}; name it {name}.wav")
     mixtures = [path for path in (given, mixture) if path]
-    audio = recordings.Reader([*stems.values(), *mixtures[:1]], seconds)
+    files = {name: [open_stem(path)] for name, path in stems.items()}
+    part = recordings.Part(references.name, {**files, "": [open_stem(path) for path in mixtures[:1]]}, seconds)
+    end = part.begin + part.n_samples if seconds else sys.maxsize
     return Song(
-        audio.sample_rate,
-        audio.total(mixtures[:1] or list(stems.values())),
-        {name: audio.total([path]) for name, path in stems.items()},
-        {name: audio.read(separated[name]) for name in stems},
+        part.sample_rate,
+        part[""] if mixtures else add_up(part[name] for name in stems),
+        {name: part[name] for name in stems},
+        {name: _read_estimate(separated[name], part, end) for name in stems},
         () if mixtures else ("the mixture is the sum of the references",),
     )
+
+
+def _read_estimate(path: pathlib.Path, part: recordings.Part, end: int) -> np.ndarray:
+    """Returns the same part of an estimate, float32 [time, channel], which may end later than the references."""
+    file = open_stem(path)
+    n_channels = part.n_channels
+    if file.sample_rate != part.sample_rate:
+        raise InputError(f"{path}: has a rate of {file.sample_rate} Hz, other files of the song {part.sample_rate} Hz")
+    samples = recordings.read_window(file, part.begin, end)
+    if samples.shape[1] not in (1, n_channels):
+        raise InputError(f"{path}: has {samples.shape[1]} channels, other files of the song {n_channels}")
+    return np.broadcast_to(samples, (len(samples), n_channels))

@@ -22,8 +22,10 @@ from data_gen.stems import StemSource
 from sourcesep import metrics
 from sourcesep.config import Config
 from sourcesep.export import saved_model, tflite
-from sourcesep.models.receptive_field import ReceptiveField, receptive_field
+from sourcesep.models.reach import ReceptiveField
+from sourcesep.models.receptive_field import receptive_field
 from sourcesep.run_dir import RunDir
+from sourcesep.separate.separation import WINDOW_FIELDS, WINDOW_S
 from sourcesep.separate.tflite_model import TFLiteModel
 from sourcesep.sources import open_source
 
@@ -65,7 +67,7 @@ def export(
     output_dir: str,
     formats: Sequence[str] = ("saved_model",),
     tflite_types: Sequence[str] = ("float32",),
-    tflite_window_s: float = 3.0,
+    tflite_window_s: float | None = None,
 ) -> list[Exported]:
     """Writes a run's model as OUTPUT_DIR/NAME/VERSION/ and OUTPUT_DIR/NAME-TYPE.tflite; NAME is the run folder's name.
 
@@ -76,7 +78,8 @@ def export(
         output_dir: created if it does not exist.
         formats: some of FORMATS.
         tflite_types: some of tflite.TYPES; each gives one file.
-        tflite_window_s: length of the window that a TFLite file computes, in seconds.
+        tflite_window_s: length of the window that a TFLite file computes, in seconds; by default 3 s, or three times
+            the receptive field if that is more.
 
     Raises:
         InputError: the run has no weights, a format or type does not exist, the window is too short, or the folder
@@ -90,7 +93,7 @@ def export(
     field = receptive_field(model)
     description = describe(config, field)
     name = run.path.resolve().name
-    window_samples = _window_samples(tflite_window_s, config.sample_rate, field) if "tflite" in formats else 0
+    window_samples = choose_window(tflite_window_s, config.sample_rate, field) if "tflite" in formats else 0
     exported = []
     if "saved_model" in formats:
         exported.append(_export_saved_model(model, description, name, pathlib.Path(output_dir, name)))
@@ -181,8 +184,13 @@ def _replace_missing_songs(config: Config) -> Config:
     return dataclasses.replace(config, midi_dir="")
 
 
-def _window_samples(window_s: float, sample_rate: int, field: ReceptiveField) -> int:
-    """Returns the length of a window, a multiple of the model's stride. Raises InputError if it is too short."""
+def choose_window(window_s: float | None, sample_rate: int, field: ReceptiveField) -> int:
+    """Returns the length of a window in samples, a multiple of the model's stride; by default that of `Separator`.
+
+    Raises InputError if it is too short.
+    """
+    if window_s is None:
+        window_s = max(WINDOW_S, WINDOW_FIELDS * field.samples / sample_rate)
     n_samples = round(window_s * sample_rate) // field.stride * field.stride
     least = field.samples + 2 * field.stride
     if n_samples < least:
