@@ -344,7 +344,7 @@ class Config:
         if self.patience and not self.validate_every:
             raise InputError(f"--patience={self.patience} counts validations: set --validate_every as well")
         self._check_recordings()
-        if self.other and not self._has_rest and not self.stems_dir:
+        if self.other and not self.has_rest and not self.stems_dir:
             raise InputError("--other: every instrument is a target, nothing is left over; name fewer --targets")
         if self.other and OTHER in self.instrument_names:
             raise InputError(f"--other: an instrument is called {OTHER!r} already; rename it")
