@@ -54,7 +54,8 @@ def _peaks(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return np.zeros(0, int), np.zeros(0, int)
     is_peak = spectrum == scipy.ndimage.maximum_filter(spectrum, _AROUND)
     is_peak &= spectrum > spectrum.max() * 10 ** (-_BELOW_DB / 20)
-    return np.nonzero(is_peak)
+    frame, bin_ = np.nonzero(is_peak)
+    return frame, bin_
 
 
 def _pairs(frames: np.ndarray, bins: np.ndarray) -> set[int]:
