@@ -18,6 +18,7 @@ from absl import logging
 from data_gen import InputError
 from data_gen.chunks import hold_out
 from data_gen.files import replacing
+from data_gen.instruments import parse_instruments
 from data_gen.stems import StemSource
 from sourcesep import metrics
 from sourcesep.config import Config
@@ -190,11 +191,21 @@ def _compute_sdr_lost_db(references: np.ndarray, expected: np.ndarray, estimates
 
 
 def _replace_missing_songs(config: Config) -> Config:
-    """Returns the Config, with composed pieces if its folder of MIDI files is not on this machine."""
-    if not config.midi_dir or os.path.isdir(config.midi_dir):
+    """Returns the Config, with composed pieces if a folder of its songs is not on this machine.
+
+    Raises InputError where composed pieces do not hold what the model separates.
+    """
+    folders = (config.midi_dir, *config.stems_dir, *(folder for _, folder in config.solo_folders))
+    missing = [folder for folder in folders if folder and not os.path.isdir(folder)]
+    if not missing:
         return config
-    logging.warning("%s: no such folder; the exports are compared on composed pieces instead", config.midi_dir)
-    return dataclasses.replace(config, midi_dir="")
+    try:
+        composed = dataclasses.replace(config, midi_dir="", stems_dir=(), solo_dir=(), midi_share=-1.0)
+        parse_instruments(composed.instruments)
+    except InputError:
+        raise InputError(f"{missing[0]}: no such folder; the exports are compared on the songs in it") from None
+    logging.warning("%s: no such folder; the exports are compared on composed pieces instead", missing[0])
+    return composed
 
 
 def choose_window(window_s: float | None, sample_rate: int, field: ReceptiveField) -> int:
