@@ -65,6 +65,7 @@ function discard(text) {
   job?.stems.forEach((stem) => stem.abort().catch(() => {}));
   player?.close();
   job = player = null;
+  $("stems").replaceChildren();
   $("mixer").hidden = $("progress-row").hidden = true;
   $("work").hidden = !text;
   say(text);
