@@ -43,7 +43,9 @@ class RecordedTake:
     ):
         self.name = name
         self._stems, self._rate, self._n_channels, self._speed, self._read = stems, sample_rate, n_channels, speed, read
-        longest_s = max((Fraction(file.n_samples, file.sample_rate) for files in stems for file in files), default=0)
+        longest_s = max(
+            (Fraction(file.n_samples, file.sample_rate) for files in stems for file in files), default=Fraction(0)
+        )
         self.n_samples = math.ceil(longest_s / speed * sample_rate)
 
     def stems(self, start: int, n_samples: int) -> np.ndarray:
@@ -61,7 +63,7 @@ class RecordedTake:
         if step == 1:
             stem += self._sum(files, start, start + n_samples).T
             return
-        context = math.ceil(_CONTEXT_SAMPLES * max(1, 1 / step))
+        context = math.ceil(_CONTEXT_SAMPLES * max(Fraction(1), 1 / step))
         first, last = start - context, start + n_samples + context
         if step.denominator <= _MAX_ALIGNMENT:
             first -= first % step.denominator

@@ -353,8 +353,7 @@ class Config:
         if self.patience and not self.validate_every:
             raise InputError(f"--patience={self.patience} counts validations: set --validate_every as well")
         self._check_recordings()
-        has_more = self.stems_dir or any(name == OTHER for name, _ in self.solo_folders)
-        if self.other and len(self.targets) == len(self.instrument_names) and not has_more:
+        if self.other and not self.has_rest and not self.stems_dir:
             raise InputError("--other: every instrument is a target, nothing is left over; name fewer --targets")
         if self.other and OTHER in self.instrument_names:
             raise InputError(f"--other: an instrument is called {OTHER!r} already; rename it")
