@@ -91,10 +91,18 @@ def open_played(config: Config, midi_dir: str) -> PlayedStems:
     SoundFonts are loaded when they are first used. Raises InputError like `corpus.open_corpus`.
     """
     instruments = played_instruments(config)
-    corpus = open_corpus(midi_dir, instruments, config.require, config.seed)
+    corpus = open_corpus(midi_dir, instruments, config.require, config.seed, config.composed_share)
     soundfonts = list_soundfonts(config)
     weights = tuple(soundfonts.values())
-    return PlayedStems(corpus, instruments, tuple(soundfonts), config.sample_rate, config.variation, weights)
+    return PlayedStems(
+        corpus,
+        instruments,
+        tuple(soundfonts),
+        config.sample_rate,
+        config.variation,
+        weights,
+        config.remix_match,
+    )
 
 
 def played_instruments(config: Config) -> tuple[Instrument, ...]:
