@@ -129,6 +129,11 @@ class Config:
         "SoundFonts that training does not hear, separated by commas; the best weights are then chosen by how well the "
         "model separates held-out songs that are played through them. Empty for the first of --soundfonts.",
     )
+    validate_stems_dir: tuple[str, ...] = setting(
+        (),
+        "Folders of recorded songs, in the layouts of --stems_dir, by which the best weights are chosen, beside or in "
+        "place of --validate_soundfonts. They are not trained on.",
+    )
     sample_rate: int = setting(44_100, "Sample rate of the model, in Hz.", minimum=8_000, maximum=96_000)
     chunk_ms: float = setting(100.0, "Length of a training chunk, in milliseconds.", minimum=1.0, maximum=60_000.0)
     context_ms: float = setting(
@@ -553,7 +558,7 @@ class Config:
 
 
 # Settings that are paths, or lists of them.
-PATH_SETTINGS = ("midi_dir", "soundfonts", "validate_soundfonts", "stems_dir", "solo_dir")
+PATH_SETTINGS = ("midi_dir", "soundfonts", "validate_soundfonts", "stems_dir", "validate_stems_dir", "solo_dir")
 
 
 def expand_setting(name: str, paths: Any) -> Any:
