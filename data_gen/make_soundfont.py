@@ -63,7 +63,8 @@ def read_source(text: str) -> Preset:
         raise InputError(f"{source}: no SFZ file, drumkit.xml or folder of sound files")
     if not zones:
         raise InputError(f"{source}: no sample in it whose note or drum is known; name files like C4.wav or snare.wav")
-    return Preset(path.stem, bank, program, zones)
+    name = path.parent.name if path.name == "drumkit.xml" else path.name.removesuffix(".sfz")
+    return Preset(name, bank, program, zones)
 
 
 def _place(target: str, text: str) -> tuple[int, int]:
