@@ -12,4 +12,4 @@ RUN apt-get update -qq \
 ARG TENSORFLOW=tensorflow
 WORKDIR /sourcesep
 COPY . .
-RUN pip install --no-cache-dir "$TENSORFLOW" .
+RUN pip install --no-cache-dir "$TENSORFLOW" ".[train]"

@@ -1,6 +1,7 @@
 # make train  sets everything up, trains a model for five minutes and separates a piece with it
 # make test    sets everything up and runs the tests
 # make test-latest   does so with the newest TensorFlow, for the tests that touch it most
+# make test-light   checks that a plain installation separates without TensorFlow
 # make bench MIDI_DIR=FOLDER   runs the benchmarks on a folder of MIDI files, and writes benchmarks/README.md; add
 #              TORCH=PYTHON, the Python of an environment with PyTorch, to compare with it
 PYTHON ?= python3
@@ -11,7 +12,7 @@ RUN ?= runs/quickstart
 MIDI_DIR ?=
 TORCH ?=
 
-.PHONY: train test test-latest lint bench
+.PHONY: train test test-latest test-light lint bench
 
 train: $(VENV)/installed
 	@echo "1. Train for 5 minutes on composed pieces, starting from the model in the package (flags/quickstart.flags)."
@@ -30,6 +31,15 @@ test-latest:
 		TESTS="tests/test_exporting.py tests/test_serving.py tests/test_models.py tests/test_separation.py tests/test_pretrained.py \
 		tests/test_training.py::test_a_run_leaves_a_config_a_checkpoint_weights_and_tensorboard_events \
 		tests/test_training.py::test_a_resumed_run_goes_on_where_it_stood"
+
+# A plain installation, which has no TensorFlow, separates a second of noise.
+test-light:
+	$(PYTHON) -m venv .venv-light
+	.venv-light/bin/pip install --quiet .
+	rm -rf build
+	! .venv-light/bin/python -c 'import tensorflow' 2>/dev/null
+	cd .venv-light && bin/python -c 'import numpy, soundfile; soundfile.write("noise.wav", numpy.random.randn(44100, 2) / 10, 44100)'
+	cd .venv-light && bin/sourcesep_separate noise.wav && test -s separated/noise/drums.wav
 
 # Needs the program fluidsynth, with which the rendering is compared.
 bench: $(VENV)/installed

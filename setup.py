@@ -6,6 +6,15 @@ import re
 import setuptools
 
 ROOT = pathlib.Path(__file__).parent
+TRAIN = (  # training, evaluation, export, and separation with any run
+    "jinja2",
+    "matplotlib",
+    "psutil",
+    "setuptools<82",  # for pkg_resources, which tensorboard imports: Python 3.12 and setuptools 82 come without it
+    "tensorboard",
+    "tensorflow>=2.16",
+    "tensorflow-serving-api>=2.16",  # protocol buffers alone, for the warm-up requests of an export
+)
 STUBS = ("types-psutil", "types-pyyaml", "types-tqdm")
 
 setuptools.setup(
@@ -32,30 +41,28 @@ setuptools.setup(
     license="MIT",
     python_requires=">=3.9",
     packages=setuptools.find_packages(include=["data_gen", "sourcesep", "sourcesep.*"]),
-    package_data={"data_gen": ["py.typed"], "sourcesep": ["evaluate/templates/*", "pretrained/*", "py.typed"]},
-    install_requires=[
+    package_data={
+        "data_gen": ["py.typed"],
+        "sourcesep": ["evaluate/templates/*", "export/web/*", "pretrained/*", "py.typed"],
+    },
+    install_requires=[  # what separates with the packaged model; the extra "train" is needed for everything else
         "absl-py",
+        "ai-edge-litert",
         "av>=13",  # decodes compressed sound files to their end
         "filelock>=3.12",
         "h5py",
-        "jinja2",
-        "matplotlib",
         "numpy",
         "platformdirs",
         "pretty_midi",  # for the SoundFont that it contains
-        "psutil",
         "pyfluidsynth>=1.3,!=1.3.5,!=1.3.6",  # those two want pyaudio, which has to be compiled
         "pyyaml",
         "scipy",
-        "setuptools<82",  # for pkg_resources, which tensorboard imports: Python 3.12 and setuptools 82 come without it
         "soundfile>=0.12",
         "soxr>=0.5",
-        "tensorboard",
-        "tensorflow>=2.16",
-        "tensorflow-serving-api>=2.16",  # protocol buffers alone, for the warm-up requests of an export
         "tqdm",
     ],
     extras_require={
+        "train": list(TRAIN),
         # The last tensorflow-io loads its native operations with TensorFlow 2.16 alone.
         "io": [
             'tensorflow==2.16.*; python_version < "3.13"',
@@ -63,10 +70,11 @@ setuptools.setup(
         ],
         # The newest pyarrow wants a newer NumPy than TensorFlow 2.16 does.
         "ray": ["ray[data]>=2.40", 'pyarrow<26; python_version < "3.13"'],
-        # The newest TensorFlow: its successor to tf.lite.Interpreter, and a server to test exports with.
-        "latest": ["ai-edge-litert", 'kserve; python_version >= "3.10" and python_version < "3.14"'],
+        # With the newest TensorFlow: a server to test exports with.
+        "latest": ['kserve; python_version >= "3.10" and python_version < "3.14"'],
         "museval": ["museval"],
         "dev": [
+            *TRAIN,
             "fast-bss-eval",
             "hypothesis",
             "mido>=1.3",
@@ -86,6 +94,7 @@ setuptools.setup(
             "sourcesep_separate = sourcesep.cli:separate",
             "sourcesep_evaluate = sourcesep.cli:evaluate",
             "sourcesep_export = sourcesep.cli:export",
+            "sourcesep_web = sourcesep.cli:web",
         ]
     },
 )

@@ -7,6 +7,7 @@ is wasted. Visit number n depends on the seed and n only, so that chunks are the
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -136,27 +137,33 @@ class HeldOut(NamedTuple):
 
 
 def hold_out(
-    source: StemSource, split: str, targets: tuple[str, ...], other: bool, n_samples: int, n: int
+    source: StemSource, split: str, targets: tuple[str, ...], other: bool, n_samples: int, n: int, first: int = 0
 ) -> list[HeldOut]:
-    """Returns the middle of each of the first songs of a split that are not silent there.
+    """Returns the middle of each of the songs of a split, without those that are silent there.
+
+    Where there are fewer songs than excerpts, long songs also give one at a quarter and one at three quarters.
 
     Args:
         source: where stems come from.
         split: one of SPLITS. Where it is empty, training songs are used.
         targets, other: as in `Chunker`.
         n_samples: length of an excerpt; a shorter song ends in silence.
-        n: number of excerpts; fewer are returned where there are fewer songs.
+        n: number of excerpts; fewer are returned where the songs do not give as many.
+        first: number of the first song that is used; after the last song comes the first one.
 
     Raises InputError if there is none.
     """
     split = split if source.size(split) else "train"
+    size = source.size(split)
     excerpts: list[HeldOut] = []
-    for index in range(source.size(split)):
+    for place, song in itertools.product((0.5, 0.25, 0.75), range(size)):
         if len(excerpts) == n:
             break
         try:
-            take = source.load(split, index)
-            stems = to_mono(take.stems(max(0, (take.n_samples - n_samples) // 2), n_samples))
+            take = source.load(split, (first + song) % size)
+            if place != 0.5 and take.n_samples < 4 * n_samples:
+                continue  # it would overlap the one in the middle
+            stems = to_mono(take.stems(max(0, round(place * take.n_samples) - n_samples // 2), n_samples))
         except (InputError, RenderError) as error:
             logging.warning("%s; held-out excerpts go on without it", error)
             continue

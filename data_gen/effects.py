@@ -12,8 +12,7 @@ import io
 from collections.abc import Callable
 
 import numpy as np
-import scipy.ndimage
-import scipy.signal
+import scipy  # its modules are loaded when they are used, since that takes a second
 import soundfile
 
 from data_gen.stems import add_up

@@ -63,7 +63,7 @@ class RecordedTake:
         if step == 1:
             stem += self._sum(files, start, start + n_samples).T
             return
-        context = math.ceil(_CONTEXT_SAMPLES * max(1, 1 / step))
+        context = math.ceil(_CONTEXT_SAMPLES * max(Fraction(1), 1 / step))
         first, last = start - context, start + n_samples + context
         if step.denominator <= _MAX_ALIGNMENT:
             first -= first % step.denominator

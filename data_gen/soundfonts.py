@@ -95,8 +95,10 @@ class Profile:
     levels_db: Mapping[int, float]
 
     def plays(self, instrument: Instrument) -> bool:
-        """Returns whether it has a preset of the instrument."""
-        return self.has_kit if instrument.is_percussion else not self.programs.isdisjoint(instrument.programs)
+        """Returns whether it has a preset of the instrument, or the instrument has none: it is recorded only."""
+        if instrument.is_percussion:
+            return self.has_kit
+        return not instrument.programs or not self.programs.isdisjoint(instrument.programs)
 
     def levels_of(self, instrument: Instrument) -> dict[int, float]:
         """Returns the levels of the programs of an instrument that it has."""

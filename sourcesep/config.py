@@ -105,6 +105,11 @@ class Config:
         "among those that have it. Empty for FluidR3_GM.sf2 if it is installed, else TimGM6mb.sf2, which pretty_midi "
         "contains.",
     )
+    validate_soundfonts: tuple[str, ...] = setting(
+        (),
+        "SoundFonts that training does not hear, separated by commas; the best weights are then chosen by how well the "
+        "model separates held-out songs that are played through them. Empty for the first of --soundfonts.",
+    )
     sample_rate: int = setting(44_100, "Sample rate of the model, in Hz.", minimum=8_000, maximum=96_000)
     chunk_ms: float = setting(100.0, "Length of a training chunk, in milliseconds.", minimum=1.0, maximum=60_000.0)
     context_ms: float = setting(
@@ -339,7 +344,7 @@ class Config:
         if self.patience and not self.validate_every:
             raise InputError(f"--patience={self.patience} counts validations: set --validate_every as well")
         self._check_recordings()
-        if self.other and not self._has_rest and not self.stems_dir:
+        if self.other and not self.has_rest and not self.stems_dir:
             raise InputError("--other: every instrument is a target, nothing is left over; name fewer --targets")
         if self.other and OTHER in self.instrument_names:
             raise InputError(f"--other: an instrument is called {OTHER!r} already; rename it")
@@ -371,23 +376,22 @@ class Config:
             flag: the flag that needs it, without dashes.
             instead: what to use where they do not.
         """
-        if self.stems_make_up_mixture:
-            return
-        if not self._has_rest or self.other:
+        if self.has_rest and not self.other:
+            raise InputError(
+                f"--{flag}: the stems of these --targets do not make up the mixture; add --other, or use {instead}"
+            )
+        if len(self.model_stems) < 2:
             raise InputError(f"--{flag}: the model gives one stem at a time, nothing to sum; use {instead}")
-        raise InputError(
-            f"--{flag}: the stems of these --targets do not make up the mixture; add --other, or use {instead}"
-        )
+
+    @property
+    def has_rest(self) -> bool:
+        """Whether something sounds in the mixture that is not a target."""
+        return len(self.targets) < len(self.instrument_names) or OTHER in dict(self.solo_folders)
 
     @property
     def stems_make_up_mixture(self) -> bool:
         """Whether the model gives several stems at once, and they sum to the mixture."""
-        return len(self.model_stems) > 1 and (self.other or not self._has_rest)
-
-    @property
-    def _has_rest(self) -> bool:
-        """Whether anything but the targets sounds in the mixture."""
-        return len(self.targets) < len(self.instrument_names) or OTHER in dict(self.solo_folders)
+        return len(self.model_stems) > 1 and (self.other or not self.has_rest)
 
     @property
     def instrument_names(self) -> tuple[str, ...]:
@@ -522,7 +526,8 @@ class Config:
         return cls.from_values(without_foreign_settings({**values, "model": model}) if model else values)
 
 
-PATH_SETTINGS = ("midi_dir", "soundfonts", "stems_dir", "solo_dir")  # settings that are paths, or lists of them
+# Settings that are paths, or lists of them.
+PATH_SETTINGS = ("midi_dir", "soundfonts", "validate_soundfonts", "stems_dir", "solo_dir")
 
 
 def expand_setting(name: str, paths: Any) -> Any:

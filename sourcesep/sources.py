@@ -6,7 +6,9 @@ Nothing here imports TensorFlow, so that render processes start at once.
 from __future__ import annotations
 
 import dataclasses
+import os
 
+from data_gen import InputError
 from data_gen.chunks import Chunker
 from data_gen.corpus import open_corpus
 from data_gen.instruments import Instrument, parse_instruments
@@ -43,6 +45,31 @@ def open_source(config: Config) -> StemSource:
     has_other = config.other or OTHER in solos
     names = (*config.instrument_names, OTHER) if has_other else config.instrument_names
     return MixedStems(names, sources, shares, solos, config.remix, config.variation)
+
+
+def open_validation(config: Config, source: StemSource) -> list[StemSource]:
+    """Returns the sources whose validation songs choose the best weights of a run.
+
+    They are one for each of --validate_soundfonts; without any, the songs of training as they are.
+
+    Args:
+        config: of the run.
+        source: what the run is trained on.
+
+    Raises InputError if a SoundFont is missing, damaged, lacks an instrument, or is one that training hears.
+    """
+    if not config.validate_soundfonts:
+        return [source]
+    heard = {os.path.realpath(soundfont) for soundfont in list_soundfonts(config)}
+    played = open_played(config, config.midi_dir)
+    found: list[StemSource] = []
+    for soundfont in expand_soundfonts(config.validate_soundfonts):
+        if os.path.realpath(soundfont) in heard:
+            raise InputError(f"--validate_soundfonts={soundfont}: training hears it too, by --soundfonts; name another")
+        one = PlayedStems(played.corpus, played.instruments, (soundfont,), config.sample_rate)
+        one.check()
+        found.append(one)
+    return found
 
 
 def open_recorded(config: Config) -> RecordedStems:

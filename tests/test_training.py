@@ -145,7 +145,7 @@ def test_the_best_validated_weights_are_kept_and_training_ends_when_they_get_no_
     assert stored(tmp_path, trained.step, "n_worse") == 3
     best_loss = stored(tmp_path, trained.step, "best_loss")
     with start_workers(worse) as workers:
-        excerpts = Excerpts(workers.chunker.source, False, worse.targets)
+        excerpts = Excerpts([workers.chunker.source], False, worse.targets)
     scores, _ = excerpts.score(RunDir(tmp_path).model(), make_loss("mae"))
     assert scores.loss == pytest.approx(best_loss, rel=1e-4)
     assert scores.loss < trained.scores.loss

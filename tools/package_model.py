@@ -1,4 +1,6 @@
-"""Makes a run's model the one in the package, with its card: `python tools/package_model.py --run_dir=runs/pretrained`.
+"""Makes a run's model the one in the package, as weights and as TFLite, with its card.
+
+    python tools/package_model.py --run_dir=runs/pretrained
 
 Run evaluate.py on the run first, with the SoundFonts of its training and others: the card shows these scores.
 """
@@ -25,9 +27,11 @@ from sourcesep.config import Config  # noqa: E402
 from sourcesep.evaluate.scores import CONSTANT, IDEAL, MIXTURE, MODEL  # noqa: E402
 from sourcesep.models.settings import as_flag  # noqa: E402
 from sourcesep.run_dir import PRETRAINED, RunDir  # noqa: E402
+from sourcesep.separate.tflite_model import PACKAGED  # noqa: E402
 from sourcesep.sources import list_soundfonts, open_played  # noqa: E402
 
 MAX_BYTES = 10_000_000  # largest file of weights in the package
+LEAST_TFLITE_DB = 45.0  # the TFLite file must be this close to the weights: SDR in dB, on noise
 SOUNDS = {  # licences of the SoundFonts with which models in the package may have been trained
     "FluidR3_GM.sf2": "FluidR3_GM.sf2 (Frank Wen) is under the MIT licence",
     "MuseScore_General_Full.sf2": "MuseScore_General_Full.sf2 (S. Christian Collins and others) is under the MIT"
@@ -150,6 +154,24 @@ def pack_weights(source: pathlib.Path, target: pathlib.Path) -> None:
         file.visititems(copy)
 
 
+def pack_tflite(run: RunDir, target: pathlib.Path) -> None:
+    """Writes a run's model as TFLite with float16 weights. Raises InputError if it computes something else."""
+    from sourcesep import metrics
+    from sourcesep.export import exporting, tflite
+    from sourcesep.models.receptive_field import receptive_field
+    from sourcesep.separate.tflite_model import TFLiteModel
+
+    model, config = run.model(), run.config()
+    field = receptive_field(model)
+    window_samples = exporting.choose_window(None, config.sample_rate, field)
+    ((_, flatbuffer),) = tflite.convert(model, ["float16"], window_samples)
+    tflite.write(target, flatbuffer, {**exporting.describe(config, field), "window_samples": window_samples})
+    noise = 0.1 * np.random.default_rng(0).standard_normal((1, window_samples, 1), np.float32)
+    close_db = metrics.sdr(model.predict(noise, verbose=0)[0], TFLiteModel(target)(noise)[0]).min()
+    if not close_db > LEAST_TFLITE_DB:
+        raise InputError(f"{target}: only within {close_db:.1f} dB of the weights; look for numbers that float16 lacks")
+
+
 def main(_) -> int:
     """Writes the folder of the model in the package; returns the exit status."""
     run = RunDir(flags.FLAGS.run_dir)
@@ -162,6 +184,8 @@ def main(_) -> int:
             pack_weights(run.weights, partial)
             if partial.stat().st_size > MAX_BYTES:
                 raise InputError(f"{run.weights}: over {MAX_BYTES / 1e6:.0f} MB when packed")
+        with replacing(PACKAGED) as partial:
+            pack_tflite(run, partial)
     except (InputError, OSError) as error:
         print(f"package_model.py: {error}", file=sys.stderr)
         return 1

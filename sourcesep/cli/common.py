@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging as python_logging
 import os
 import sys
@@ -11,6 +12,8 @@ from absl import app, flags, logging
 
 from data_gen import InputError
 from data_gen.command import exit_status
+
+_OF_EXTRA_TRAIN = ("tensorflow", "keras", "tensorflow_serving", "tensorboard", "psutil", "jinja2", "matplotlib")
 
 
 def run(command: Callable[[list[str]], int], usage: str) -> None:
@@ -22,7 +25,19 @@ def run(command: Callable[[list[str]], int], usage: str) -> None:
     flags.FLAGS.set_default("verbosity", logging.INFO)
     logging.get_absl_handler().addFilter(_is_ours_or_serious)
     sys.modules["__main__"].__doc__ = usage
-    app.run(lambda argv: exit_status(command, argv[1:]))
+    app.run(lambda argv: exit_status(functools.partial(_with_tensorflow, command), argv[1:]))
+
+
+def _with_tensorflow(command: Callable[[list[str]], int], arguments: list[str]) -> int:
+    """Calls a command. Raises InputError if it needs what the extra "train" installs, which is not there."""
+    try:
+        return command(arguments)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _OF_EXTRA_TRAIN:
+            raise
+        raise InputError(
+            f"{error.name} is not installed: pip install 'sourcesep[train]', or '.[train]' in a clone"
+        ) from None
 
 
 def no_arguments(arguments: list[str]) -> None:

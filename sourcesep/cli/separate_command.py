@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from absl import flags
+from absl import flags, logging
 
 from data_gen import InputError
 from data_gen.command import program
@@ -103,12 +105,15 @@ def _choose_model(paths: list[str]) -> tuple[Config | None, tuple[str, ...], Cal
 
     The function can be pickled, for the processes of --jobs. Without a run (--tflite) there is no Config.
     """
+    from sourcesep.separate.tflite_model import PACKAGED
     from sourcesep.separate.tracks import is_midi
+
+    n_threads = max(1, (os.cpu_count() or 1) // FLAGS.jobs)
 
     if FLAGS.tflite:
         if not paths or any(map(is_midi, paths)):
             raise InputError("--tflite splits sound files: name some, and no MIDI files")
-        load = functools.partial(_load_tflite, FLAGS.tflite, FLAGS.batch_windows)
+        load = functools.partial(_load_tflite, FLAGS.tflite, FLAGS.batch_windows, n_threads)
         return None, load().stem_names, load
     if not paths and not FLAGS.run_dir:
         raise InputError("name a sound file to split, or a --run_dir to split one of its held-out songs")
@@ -118,8 +123,23 @@ def _choose_model(paths: list[str]) -> tuple[Config | None, tuple[str, ...], Cal
     config = run_dir.config()
     run_dir.check_weights()
     present = tuple(FLAGS.present)
+    if not FLAGS.run_dir and _is_tflite_faster():
+        logging.info("LiteRT computes, which is faster here than TensorFlow")
+        return config, config.stem_names, functools.partial(_load_tflite, PACKAGED, FLAGS.batch_windows, n_threads)
+    logging.info("TensorFlow computes")
     load = functools.partial(_load_separator, run_dir.path, FLAGS.window_s, FLAGS.batch_windows, present)
     return config, present or config.stem_names, load
+
+
+def _is_tflite_faster() -> bool:
+    """Returns whether the packaged model is to be computed as TFLite rather than by TensorFlow.
+
+    LiteRT starts 5 s sooner and is as fast on processors; it has no use for an NVIDIA GPU, and windows of one length.
+    """
+    if importlib.util.find_spec("tensorflow") is None:
+        return True
+    can = importlib.util.find_spec("ai_edge_litert") is not None and not FLAGS.present and FLAGS.window_s is None
+    return can and not os.path.exists("/dev/nvidia0")
 
 
 def _load_separator(*arguments: Any) -> Separator:

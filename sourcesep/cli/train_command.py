@@ -84,11 +84,13 @@ def _summarize(trained: Trained, run_config: config.Config) -> str:
     if trained.scores:
         width = max(map(len, run_config.stem_names))
         lines.append(f"held-out loss {trained.scores.loss:.5f}")
-        lines.append(f"{'':{width}}  SDR, dB  level when silent, dBFS")
+        lines.append(f"{'':{width}}  SDR, dB     10 to 90 %  over constant gain, dB  level when silent, dBFS")
         for name in run_config.stem_names:
             sdr = _figure(trained.scores.sdr_db.get(name), 7)
+            spread = " to ".join(f"{bound:.1f}" for bound in trained.scores.spread_db.get(name, ()))
+            gain = _figure(trained.scores.gain_db.get(name), 22)
             residual = _figure(trained.scores.residual_dbfs.get(name), 23)
-            lines.append(f"{name:{width}}  {sdr}  {residual}")
+            lines.append(f"{name:{width}}  {sdr}  {spread or '-':>13}  {gain}  {residual}")
     return "\n".join(lines)
 
 

@@ -22,13 +22,16 @@ from data_gen.instruments import parse_instruments
 from data_gen.stems import StemSource
 from sourcesep import metrics
 from sourcesep.config import Config
-from sourcesep.export import saved_model, tflite
-from sourcesep.models.receptive_field import ReceptiveField, receptive_field
+from sourcesep.export import saved_model, tflite, web_page
+from sourcesep.models.reach import ReceptiveField
+from sourcesep.models.receptive_field import receptive_field
 from sourcesep.run_dir import RunDir
+from sourcesep.separate.separation import WINDOW_FIELDS, WINDOW_S
 from sourcesep.separate.tflite_model import TFLiteModel
 from sourcesep.sources import open_source
 
-FORMATS = ("saved_model", "tflite")
+FORMATS = ("saved_model", "tflite", "web")
+WEB_TYPE = "float16"  # half the size to load; the packaged weights are float16 anyway
 CHECKED_S = 10.0  # length of the held-out excerpt on which TFLite files are compared with the Keras model, in seconds
 # A TFLite file that loses more SDR is reported as worse. Of the 8-bit types, the packaged model loses 0.04 dB
 # with the better and 1.3 dB with the worse one (docs/serving.md).
@@ -66,18 +69,22 @@ def export(
     output_dir: str,
     formats: Sequence[str] = ("saved_model",),
     tflite_types: Sequence[str] = ("float32",),
-    tflite_window_s: float = 3.0,
+    tflite_window_s: float | None = None,
+    litert_dir: str = "",
 ) -> list[Exported]:
-    """Writes a run's model as OUTPUT_DIR/NAME/VERSION/ and OUTPUT_DIR/NAME-TYPE.tflite; NAME is the run folder's name.
+    """Writes a run's model as OUTPUT_DIR/NAME/VERSION/, OUTPUT_DIR/NAME-TYPE.tflite and OUTPUT_DIR/NAME-web/.
 
-    A SavedModel gets the number after the highest that is there, from 1; a TFLite file replaces an older one.
+    NAME is that of the run's folder. A SavedModel gets the number after the highest that is there, from 1; the others
+    replace older ones.
 
     Args:
         run_dir: folder of the run.
         output_dir: created if it does not exist.
         formats: some of FORMATS.
         tflite_types: some of tflite.TYPES; each gives one file.
-        tflite_window_s: length of the window that a TFLite file computes, in seconds.
+        tflite_window_s: length of the window that a TFLite file computes, in seconds; by default 3 s, or three times
+            the receptive field if that is more.
+        litert_dir: for "web", as in `web_page.find_litert`.
 
     Raises:
         InputError: the run has no weights, a format or type does not exist, the window is too short, or the folder
@@ -91,14 +98,23 @@ def export(
     field = receptive_field(model)
     description = describe(config, field)
     name = run.path.resolve().name
-    window_samples = _window_samples(tflite_window_s, config.sample_rate, field) if "tflite" in formats else 0
+    window_samples = choose_window(tflite_window_s, config.sample_rate, field) if {"tflite", "web"} & {*formats} else 0
+    if "web" in formats:
+        web_page.find_litert(litert_dir)  # may be missing: better known at once
     exported = []
     if "saved_model" in formats:
         exported.append(_export_saved_model(model, description, name, pathlib.Path(output_dir, name)))
-    if "tflite" in formats:
-        description = {**description, "window_samples": window_samples}
-        source = open_source(_replace_missing_songs(config))
+    description = {**description, "window_samples": window_samples}
+    source = open_source(_replace_missing_songs(config)) if window_samples else None
+    if source and "tflite" in formats:
         exported += _export_tflite(model, description, config, source, tflite_types, pathlib.Path(output_dir, name))
+    if source and "web" in formats:
+        page = pathlib.Path(output_dir, f"{name}-web")
+        with tempfile.TemporaryDirectory() as scratch:
+            base = pathlib.Path(scratch, name)
+            (lite,) = _export_tflite(model, description, config, source, [WEB_TYPE], base)
+            web_page.write_page(page, lite.path, litert_dir)
+        exported.append(lite._replace(path=page))
     return exported
 
 
@@ -192,8 +208,13 @@ def _replace_missing_songs(config: Config) -> Config:
     return composed
 
 
-def _window_samples(window_s: float, sample_rate: int, field: ReceptiveField) -> int:
-    """Returns the length of a window, a multiple of the model's stride. Raises InputError if it is too short."""
+def choose_window(window_s: float | None, sample_rate: int, field: ReceptiveField) -> int:
+    """Returns the length of a window in samples, a multiple of the model's stride; by default that of `Separator`.
+
+    Raises InputError if it is too short.
+    """
+    if window_s is None:
+        window_s = max(WINDOW_S, WINDOW_FIELDS * field.samples / sample_rate)
     n_samples = round(window_s * sample_rate) // field.stride * field.stride
     least = field.samples + 2 * field.stride
     if n_samples < least:

@@ -74,9 +74,9 @@ class Settings(ModelSettings):
 def build(config: Config, mixture: keras.KerasTensor, condition: keras.KerasTensor | None = None) -> keras.KerasTensor:
     """Builds the network.
 
-    A block consists of layer normalisation; a dilated convolution over time with ReLU; scale and shift by the
-    condition, if there is one; a dense layer over `mix_filters` channels of all bands at once; and a convolution of
-    width 1 over the channels before and after that layer, whose output is added to the input of the block.
+    A block consists of normalisation over the channels; a dilated convolution over time with ReLU; scale and shift by
+    the condition, if there is one; and BandMix, in which the bands see each other. Its output is added to the input of
+    the block.
 
     The masks of all stems add up to one, in every frame and at every frequency, and with them the stems to the mixture.
     If the stems wanted do not make up the mixture, one more mask stands for the rest.
@@ -91,7 +91,13 @@ def build(config: Config, mixture: keras.KerasTensor, condition: keras.KerasTens
     """
     from keras import layers
 
-    from sourcesep.models.bands import ApplyMasks, BandJoin, BandSplit, SpectralFeatures, divide_into_bands
+    from sourcesep.models.bands import (
+        ApplyMasks,
+        BandJoin,
+        BandSplit,
+        SpectralFeatures,
+        divide_into_bands,
+    )
     from sourcesep.models.layers import AppendRest, CropLike
     from sourcesep.models.stft import Spectrum, Waveforms
 
@@ -107,13 +113,13 @@ def build(config: Config, mixture: keras.KerasTensor, condition: keras.KerasTens
     x = BandSplit(bands, network.filters, name="split")(features)
     n_bands = sum(group.n for group in bands)
     x = _blocks(x, network, n_bands, condition)
-    x = layers.LayerNormalization(epsilon=1e-5, name="last_norm")(x)
+    x = layers.LayerNormalization(epsilon=1e-5, center=False, scale=False, name="last_norm")(x)
     x = layers.Conv1D(network.filters, 1, activation="relu", name="last")(x)
     n_stems = len(config.model_stems)
     n_masks = n_stems if config.stems_make_up_mixture else n_stems + 1
     n_parts = n_masks * (2 if network.complex_masks else 1)
     parts = BandJoin(bands, n_parts, n_bins, dtype="float32", name="join")(x)
-    masked = ApplyMasks(n_masks, network.complex_masks, dtype="float32", name="masked")([spectrum, parts])
+    masked = ApplyMasks(n_masks, network.complex_masks, dtype="float32", name="masked")([*spectrum, parts])
     waveforms = Waveforms(length, hop, dtype="float32", name="waveforms")(masked)
     stems = CropLike(dtype="float32", name="stems")([waveforms, mixture])
     return AppendRest(dtype="float32", name="rest")([mixture, stems]) if n_masks == n_stems else stems
@@ -136,17 +142,15 @@ def _blocks(
     for stack in range(network.stacks):
         for block in range(network.blocks):
             name = f"stack{stack}_block{block}"
-            hidden = layers.LayerNormalization(epsilon=1e-5, name=f"{name}_norm")(x)
+            # Scale and shift would triple the time that it takes, and the convolution can learn them.
+            hidden = layers.LayerNormalization(epsilon=1e-5, center=False, scale=False, name=f"{name}_norm")(x)
             hidden = layers.Conv1D(
                 network.filters, KERNEL_SIZE, padding="same", dilation_rate=2**block, activation="relu", name=name
             )(hidden)
             if condition is not None:
                 hidden = FiLM(name=f"{name}_film")([hidden, condition])
-            narrow = layers.Conv1D(network.mix_filters, 1, name=f"{name}_narrow")(hidden)
-            mixed = BandMix(n_bands, name=f"{name}_mix")(narrow)
-            both = layers.Concatenate(name=f"{name}_both")([hidden, mixed])
-            out = layers.Conv1D(network.filters, 1, kernel_initializer=added, name=f"{name}_out")(both)
-            x = layers.Add(name=f"{name}_sum")([x, out])
+            hidden = BandMix(n_bands, network.mix_filters, added, name=f"{name}_mix")(hidden)
+            x = layers.Add(name=f"{name}_sum")([x, hidden])
     return x
 
 

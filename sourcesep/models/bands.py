@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 from keras import layers, ops
 
 from sourcesep.models.layers import Shape, Tensor
@@ -59,14 +60,14 @@ def divide_into_bands(n_bins: int, bin_hz: float, band_hz: float, per_octave: in
 
 
 class SpectralFeatures(layers.Layer):
-    """[batch, frame, 2 * channel, frequency] -> [batch, frame, 3 * channel, frequency]: what the bands are made of.
+    """(real, imaginary), each [batch, frame, channel, frequency] -> [batch, frame, 3 * channel, frequency].
 
-    Compressed real parts, compressed imaginary parts and log magnitudes of a spectrum (see Spectrum), relative to the
-    level around the frame, so that a quiet recording is separated as a loud one.
+    What the bands are made of: compressed real parts, compressed imaginary parts and log magnitudes of a spectrum,
+    relative to the level around the frame, so that a quiet recording is separated as a loud one.
     """
 
-    def call(self, inputs: Tensor) -> Tensor:
-        real, imaginary = ops.split(inputs, 2, axis=2)
+    def call(self, inputs: Sequence[Tensor]) -> Tensor:
+        real, imaginary = inputs
         power = ops.square(real) + ops.square(imaginary)
         level = ops.mean(power, axis=(2, 3))[:, :, None]  # to [batch, frame, 1]
         level = ops.average_pool(level, LEVEL_FRAMES, 1, padding="same")[..., None] + SILENCE
@@ -74,9 +75,9 @@ class SpectralFeatures(layers.Layer):
         scale = ops.exp((COMPRESSION - 1) / 2 * log_power) * ops.rsqrt(level)
         return ops.concatenate([scale * real, scale * imaginary, 0.25 * log_power], axis=2)
 
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        batch, n_frames, n_parts, n_bins = input_shape
-        return (batch, n_frames, n_parts // 2 * 3, n_bins)
+    def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
+        batch, n_frames, n_channels, n_bins = input_shape[0]
+        return (batch, n_frames, 3 * n_channels, n_bins)
 
     def reach(self, inputs: Sequence[Reach]) -> Reach:
         return inputs[0].window(LEVEL_FRAMES // 2, LEVEL_FRAMES // 2)
@@ -155,32 +156,47 @@ class RepeatForBands(layers.Layer):
 
 
 class BandMix(layers.Layer):
-    """[band * batch, frame, channel] -> the same shape: a dense layer with ReLU over the channels of all bands.
+    """[band * batch, frame, channel] -> the same shape: all bands of a frame see each other.
+
+    Each band is reduced to few numbers; a dense layer with ReLU goes over those of all bands; a last one over its
+    output for a band and the channels of the band. As products of matrices, these are faster than as convolutions.
 
     Args:
         n_bands: number of bands.
+        filters: numbers that a band shows the others.
+        initializer: of the weights of the last dense layer.
     """
 
     reach = pointwise
 
-    def __init__(self, n_bands: int, **kwargs: Any) -> None:
+    def __init__(self, n_bands: int, filters: int, initializer: keras.initializers.Initializer, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.n_bands = n_bands
+        self.n_bands, self.filters, self.initializer = n_bands, filters, initializer
 
     def build(self, input_shape: Shape) -> None:
-        size = self.n_bands * input_shape[-1]
-        self.kernel = self.add_weight(shape=(size, size), initializer="he_normal", name="kernel")
-        self.bias = self.add_weight(shape=(size,), initializer="zeros", name="bias")
-        self.multiply_adds = size * size
+        n_channels, n_all = input_shape[-1], self.n_bands * self.filters
+        self.narrow = self.add_weight(shape=(n_channels, self.filters), initializer="glorot_uniform", name="narrow")
+        self.narrow_bias = self.add_weight(shape=(self.filters,), initializer="zeros", name="narrow_bias")
+        self.mix = self.add_weight(shape=(n_all, n_all), initializer="he_normal", name="mix")
+        self.mix_bias = self.add_weight(shape=(n_all,), initializer="zeros", name="mix_bias")
+        self.out = self.add_weight(
+            shape=(n_channels + self.filters, n_channels), initializer=self.initializer, name="out"
+        )
+        self.out_bias = self.add_weight(shape=(n_channels,), initializer="zeros", name="out_bias")
+        self.multiply_adds = n_all**2 + self.n_bands * (math.prod(self.narrow.shape) + math.prod(self.out.shape))
 
     def call(self, inputs: Tensor) -> Tensor:
         rows, n_frames, n_channels = ops.shape(inputs)
         n_all = rows // self.n_bands * n_frames
-        x = ops.transpose(ops.reshape(inputs, (self.n_bands, n_all, n_channels)), (1, 0, 2))
-        x = ops.reshape(x, (n_all, self.n_bands * n_channels))
-        x = ops.relu(ops.matmul(x, self.kernel) + self.bias)
-        x = ops.transpose(ops.reshape(x, (n_all, self.n_bands, n_channels)), (1, 0, 2))
-        return ops.reshape(x, (rows, n_frames, n_channels))
+        x = ops.reshape(inputs, (rows * n_frames, n_channels))
+        narrow = ops.reshape(ops.matmul(x, self.narrow) + self.narrow_bias, (self.n_bands, n_all, self.filters))
+        mixed = ops.reshape(ops.transpose(narrow, (1, 0, 2)), (n_all, self.n_bands * self.filters))
+        mixed = ops.relu(ops.matmul(mixed, self.mix) + self.mix_bias)
+        mixed = ops.transpose(ops.reshape(mixed, (n_all, self.n_bands, self.filters)), (1, 0, 2))
+        mixed = ops.reshape(mixed, (rows * n_frames, self.filters))
+        of_band, of_all = ops.split(ops.convert_to_tensor(self.out), [n_channels], axis=0)
+        out = ops.matmul(x, of_band) + ops.matmul(mixed, of_all) + self.out_bias
+        return ops.reshape(out, (rows, n_frames, n_channels))
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
@@ -216,12 +232,12 @@ class BandJoin(layers.Layer):
         rows, n_frames, n_channels = ops.shape(inputs)
         batch = rows // self.n_bands
         x = ops.reshape(inputs, (self.n_bands, batch * n_frames, n_channels))
-        begin, parts = 0, []
-        for (n, bins), kernel, bias in zip(self.bands, self.kernels, self.biases):
-            y = ops.matmul(x[begin : begin + n], kernel) + bias
+        ends = np.cumsum([n for n, _ in self.bands])[:-1].tolist()
+        parts = []
+        for (n, bins), kernel, bias, group in zip(self.bands, self.kernels, self.biases, ops.split(x, ends)):
+            y = ops.matmul(group, kernel) + bias
             y = ops.transpose(ops.reshape(y, (n, batch * n_frames, self.n_parts, bins)), (1, 2, 0, 3))
             parts.append(ops.reshape(y, (batch * n_frames, self.n_parts, n * bins)))
-            begin += n
         n_above = self.n_bins - sum(n * bins for n, bins in self.bands)
         if n_above:
             parts.append(ops.zeros_like(parts[0][..., :n_above]))
@@ -236,14 +252,14 @@ class BandJoin(layers.Layer):
 
 
 class ApplyMasks(layers.Layer):
-    """[spectrum [batch, frame, 2 * channel, frequency], parts [batch, frame, part, frequency]] -> masked spectra.
+    """[real, imaginary, parts] -> (real, imaginary) of masked spectra, each [batch, frame, channel * mask, frequency].
 
-    The masks of a channel add up to 1 in every frame and at every frequency, so all that they let through is the
-    mixture again. The output, [batch, frame, 2 * channel * (mask - 1), frequency], leaves out the last one. Real parts
-    come first, then imaginary ones; in each half, the masks of the first channel come first.
+    The inputs are a spectrum, each [batch, frame, channel, frequency], and what masks are made of, [batch, frame, part,
+    frequency]: a part for each mask of each channel, of which the masks are the softmax. For complex masks, which also
+    turn the phase, as many more follow; their difference from their mean is the imaginary part of a mask. So the masks
+    of a channel add up to 1 in every frame and at every frequency.
 
-    There is a part for each mask of each channel, of which the masks are the softmax. For complex masks, which also
-    turn the phase, as many more follow; their difference from their mean is the imaginary part.
+    The last mask of each channel is not applied: the output has one less. The masks of the first channel come first.
 
     Args:
         n_masks: number of masks of each channel.
@@ -256,23 +272,29 @@ class ApplyMasks(layers.Layer):
         super().__init__(**kwargs)
         self.n_masks, self.complex_masks = n_masks, complex_masks
 
-    def call(self, inputs: Sequence[Tensor]) -> Tensor:
-        spectrum, parts = inputs
-        batch, n_frames, n_parts, n_bins = ops.shape(spectrum)
-        real, imaginary = ops.split(spectrum[:, :, :, None], 2, axis=2)  # each [batch, frame, channel, 1, frequency]
-        masks_shape = (batch, n_frames, n_parts // 2, self.n_masks, n_bins)
+    def call(self, inputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        real, imaginary, parts = inputs
+        batch, n_frames, n_channels, n_bins = ops.shape(real)
+        real, imaginary = real[:, :, :, None], imaginary[:, :, :, None]
+        parts = ops.reshape(parts, (batch, n_frames, -1, self.n_masks, n_bins))
+        turning = None
         if self.complex_masks:
             parts, turning = ops.split(parts, 2, axis=2)
-            turning = ops.reshape(turning, masks_shape)
-            turning = (turning - ops.mean(turning, axis=3, keepdims=True))[:, :, :, :-1]
-        masks = ops.softmax(ops.reshape(parts, masks_shape), axis=3)[:, :, :, :-1]
-        masked_shape = (batch, n_frames, n_parts // 2 * (self.n_masks - 1), n_bins)
-        if self.complex_masks:
-            masked = (masks * real - turning * imaginary, masks * imaginary + turning * real)
-        else:
+            turning = self._without_last(turning - ops.mean(turning, axis=3, keepdims=True))
+        # ops.softmax would transpose twice, which takes longer than the softmax.
+        exponentials = ops.exp(parts - ops.stop_gradient(ops.max(parts, axis=3, keepdims=True)))
+        masks = self._without_last(exponentials) / ops.sum(exponentials, axis=3, keepdims=True)
+        if turning is None:
             masked = (masks * real, masks * imaginary)
-        return ops.concatenate([ops.reshape(half, masked_shape) for half in masked], axis=2)
+        else:
+            masked = (masks * real - turning * imaginary, masks * imaginary + turning * real)
+        shape = (batch, n_frames, n_channels * (self.n_masks - 1), n_bins)
+        return ops.reshape(masked[0], shape), ops.reshape(masked[1], shape)
 
-    def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
-        batch, n_frames, n_parts, n_bins = input_shape[0]
-        return (batch, n_frames, n_parts * (self.n_masks - 1), n_bins)
+    def _without_last(self, masks: Tensor) -> Tensor:
+        return ops.split(masks, [self.n_masks - 1], axis=3)[0]  # has a faster gradient than a slice
+
+    def compute_output_shape(self, input_shape: Sequence[Shape]) -> tuple[Shape, Shape]:
+        batch, n_frames, n_channels, n_bins = input_shape[0]
+        shape = (batch, n_frames, n_channels * (self.n_masks - 1), n_bins)
+        return shape, shape

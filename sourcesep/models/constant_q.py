@@ -15,6 +15,10 @@ BINS_PER_OCTAVE = 24  # two per semitone
 LOWEST_HZ = 32.703  # frequency of C1; few instruments play below
 LONGEST_MS = 256.0  # longest window: 8.4 periods of LOWEST_HZ
 
+# Powers are computed e**9 times as high, so that float16 has all constants: 1e-8 would become 0, and the logarithm of
+# silence infinite. It has 9 too.
+_LOG_SCALE = 9.0
+
 
 class ConstantQ(layers.Layer):
     """[batch, frame, hop] -> [batch, frame, bin]: log power in bins of a fixed number per octave.
@@ -41,12 +45,13 @@ class ConstantQ(layers.Layer):
     def build(self, input_shape: Shape) -> None:
         hop = input_shape[-1]
         n_frames = self.n_frames(hop, self.sample_rate)
-        self.kernel = constant_q_waves(n_frames * hop, self.sample_rate).reshape(n_frames, hop, -1)
+        waves = constant_q_waves(n_frames * hop, self.sample_rate).reshape(n_frames, hop, -1)
+        self.kernel = (np.exp(_LOG_SCALE / 2) * waves).astype(np.float32)
 
     def call(self, inputs: Tensor) -> Tensor:
         waves = ops.conv(inputs, ops.convert_to_tensor(self.kernel, dtype=self.compute_dtype), padding="valid")
         real, imaginary = ops.split(waves, 2, axis=-1)
-        return ops.log(ops.square(real) + ops.square(imaginary) + 1e-8)
+        return ops.log(ops.square(real) + ops.square(imaginary) + 1e-8 * np.exp(_LOG_SCALE)) - _LOG_SCALE
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         batch, n_frames, hop = input_shape

@@ -62,3 +62,21 @@ def pointwise(layer: object, inputs: Sequence[Reach | None]) -> Reach:
         inputs: the reach of each input; None for one without a time axis, which has no influence.
     """
     return join([reach for reach in inputs if reach])
+
+
+class ReceptiveField(NamedTuple):
+    """The input that an output sample depends on.
+
+    Attributes:
+        before, after: number of samples before and after it; the field is 1 + before + after samples wide.
+        stride: a shift of the input by a multiple of this number of samples shifts the output by as much.
+    """
+
+    before: int
+    after: int
+    stride: int
+
+    @property
+    def samples(self) -> int:
+        """Width of the receptive field, in samples."""
+        return 1 + self.before + self.after

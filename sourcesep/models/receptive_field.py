@@ -13,25 +13,7 @@ import keras
 from keras import layers
 
 from data_gen import InputError
-from sourcesep.models.reach import Reach, join
-
-
-class ReceptiveField(NamedTuple):
-    """The input that an output sample depends on.
-
-    Attributes:
-        before, after: number of samples before and after it; the field is 1 + before + after samples wide.
-        stride: a shift of the input by a multiple of this number of samples shifts the output by as much.
-    """
-
-    before: int
-    after: int
-    stride: int
-
-    @property
-    def samples(self) -> int:
-        """Width of the receptive field, in samples."""
-        return 1 + self.before + self.after
+from sourcesep.models.reach import Reach, ReceptiveField, join
 
 
 def receptive_field(model: keras.Model) -> ReceptiveField:

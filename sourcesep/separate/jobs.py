@@ -195,13 +195,12 @@ def _separate_in_processes(
 
 
 def _share_the_machine(shared: _Shared) -> None:
-    """Runs first in each process."""
-    import tensorflow as tf
-
-    tf.config.threading.set_intra_op_parallelism_threads(shared.n_threads)
-    tf.config.threading.set_inter_op_parallelism_threads(shared.n_threads)
-    for gpu in tf.config.list_physical_devices("GPU"):
-        tf.config.experimental.set_memory_growth(gpu, True)
+    """Runs first in each process. TensorFlow, if the model needs it, reads these when it starts."""
+    os.environ.update(
+        TF_NUM_INTRAOP_THREADS=str(shared.n_threads),
+        TF_NUM_INTEROP_THREADS=str(shared.n_threads),
+        TF_FORCE_GPU_ALLOW_GROWTH="true",
+    )
 
 
 def _separate(shared: _Shared, track: Track) -> Separated | Failure:

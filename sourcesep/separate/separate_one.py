@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sourcesep import metrics
 from sourcesep.separate.blind import Finder
 from sourcesep.separate.file_plan import FilePlan
 from sourcesep.separate.inputs import Input
@@ -102,6 +101,8 @@ def score_stems(
         stem_names: names along the last axis.
         sample_rate: in Hz.
     """
+    from sourcesep import metrics  # which SciPy takes a second to import for
+
     scores = {}
     for position, name in enumerate(stem_names):
         pair = references[:, :, position], stems[:, :, position]

@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 import pathlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 from data_gen import InputError, audio
-from sourcesep.models.receptive_field import ReceptiveField, receptive_field
+from sourcesep.models.reach import ReceptiveField
 from sourcesep.run_dir import PRETRAINED, RunDir
-from sourcesep.separate.tflite_model import TFLiteModel
+from sourcesep.separate.tflite_model import PACKAGED, TFLiteModel
+
+if TYPE_CHECKING:
+    import keras
 
 # The default length of a window: 3 s, or 3 receptive fields if that is longer. Windows overlap by one receptive field,
 # so shorter ones waste computation, and longer ones only use more memory.
@@ -112,6 +113,10 @@ class Separator:
         batch_windows: int = 1,
     ) -> Separator:
         """Returns the separator of a model from [batch, time, 1] to [batch, time, stem]."""
+        import tensorflow as tf
+
+        from sourcesep.models.receptive_field import receptive_field
+
         call = tf.function(
             lambda mixture: model(mixture, training=False),
             input_signature=[tf.TensorSpec([None, None, 1], tf.float32)],
@@ -148,12 +153,17 @@ class Separator:
         return cls.from_model(model, present or config.stem_names, config.sample_rate, window_s, batch_windows)
 
     @classmethod
-    def from_tflite(cls, path: str, batch_windows: int = 1) -> Separator:
-        """Returns the separator of a TFLite file that export.py wrote.
+    def from_tflite(cls, path: str | pathlib.Path = PACKAGED, batch_windows: int = 1, n_threads: int = 1) -> Separator:
+        """Returns the separator of a TFLite file that export.py wrote, which needs LiteRT and no TensorFlow.
+
+        Args:
+            path: of the file; by default that of the model in the package.
+            batch_windows: see the class.
+            n_threads: number of threads that compute.
 
         Raises InputError if the file is missing, damaged or not by export.py.
         """
-        model = TFLiteModel(path)
+        model = TFLiteModel(path, n_threads)
         return cls(
             model,
             model.field,

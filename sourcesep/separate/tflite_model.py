@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 import pathlib
 import zipfile
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from data_gen import InputError
-from sourcesep.models.receptive_field import ReceptiveField
+from sourcesep.models.reach import ReceptiveField
 
+PACKAGED = pathlib.Path(__file__).parents[1] / "pretrained" / "model.tflite"  # the packaged model, float16 weights
 DESCRIPTION = "sourcesep.json"  # name of the description in the ZIP archive that follows the flatbuffer
 
 
@@ -38,24 +41,14 @@ class TFLiteModel:
     """
 
     def __init__(self, path: str | pathlib.Path, n_threads: int = 1):
-        try:
-            data = pathlib.Path(path).read_bytes()
-            with zipfile.ZipFile(path) as archive:
-                end = archive.getinfo(DESCRIPTION).header_offset
-                description = json.loads(archive.read(DESCRIPTION))
-            self.stem_names = tuple(description["instruments"])
-            self.sample_rate = description["sample_rate_hz"]
-            self.field = ReceptiveField(**description["receptive_field_samples"])
-            self.window_samples = description["window_samples"]
-            checksum = description["flatbuffer_sha256"]
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-        except (zipfile.BadZipFile, KeyError, ValueError, TypeError):
-            raise InputError(f"{path}: not a TFLite file written by export.py, or cut; export the run again") from None
-        if hashlib.sha256(data[:end]).hexdigest() != checksum:
-            raise InputError(f"{path}: damaged (its checksum is wrong); export the run again")
-        self._interpreter = _interpreter_class()(model_content=data[:end], num_threads=n_threads)
-        self._interpreter.allocate_tensors()
+        flatbuffer, description = read_file(path)
+        self.stem_names = tuple(description["instruments"])
+        self.sample_rate = description["sample_rate_hz"]
+        self.field = ReceptiveField(**description["receptive_field_samples"])
+        self.window_samples = description["window_samples"]
+        with _silent_stderr():
+            self._interpreter = _interpreter_class()(model_content=flatbuffer, num_threads=n_threads)
+            self._interpreter.allocate_tensors()
         self._input = self._interpreter.get_input_details()[0]["index"]
         self._output = self._interpreter.get_output_details()[0]["index"]
 
@@ -71,12 +64,53 @@ class TFLiteModel:
         return stems
 
 
+def read_file(path: str | pathlib.Path) -> tuple[bytes, dict[str, Any]]:
+    """Returns the flatbuffer and the description in a TFLite file.
+
+    Raises InputError if the file is missing, damaged or not written by export.py.
+    """
+    try:
+        data = pathlib.Path(path).read_bytes()
+        with zipfile.ZipFile(path) as archive:
+            flatbuffer = data[: archive.getinfo(DESCRIPTION).header_offset]
+            description = json.loads(archive.read(DESCRIPTION))
+        checksum = description["flatbuffer_sha256"]
+        ReceptiveField(**description["receptive_field_samples"])
+        for name in ("instruments", "sample_rate_hz", "window_samples"):
+            description[name]
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except (zipfile.BadZipFile, KeyError, ValueError, TypeError):
+        raise InputError(f"{path}: not a TFLite file written by export.py, or cut; export the run again") from None
+    if hashlib.sha256(flatbuffer).hexdigest() != checksum:
+        raise InputError(f"{path}: damaged (its checksum is wrong); export the run again")
+    return flatbuffer, description
+
+
+@contextlib.contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Hides what is written to standard error: the interpreter's greeting. Its errors come as exceptions."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
 def _interpreter_class() -> Any:
     """Returns LiteRT's interpreter if it is installed, else TensorFlow's, which newer versions no longer have."""
     try:
         from ai_edge_litert.interpreter import Interpreter
+
+        return Interpreter
     except ImportError:
-        if not hasattr(tf.lite, "Interpreter"):
-            raise InputError("this TensorFlow has no TFLite interpreter: pip install ai-edge-litert") from None
-        return tf.lite.Interpreter
-    return Interpreter
+        pass
+    try:
+        from tensorflow.lite import Interpreter
+
+        return Interpreter
+    except ImportError:
+        raise InputError("TFLite files need LiteRT: pip install ai-edge-litert") from None

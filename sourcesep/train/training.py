@@ -13,6 +13,7 @@ from absl import logging
 from tqdm import tqdm
 
 from data_gen import InputError
+from data_gen.stems import StemSource
 from data_gen.workers import Visits
 from sourcesep import sources
 from sourcesep.cluster import is_cluster, machine_number
@@ -111,6 +112,9 @@ class Trainer:
         self._is_chief = machine_number(config) == 0
         self._run_dir = RunDir(run_dir)
 
+        self._validated_on: list[StemSource] = []
+        if self._is_chief and config.validate_every:
+            self._validated_on = sources.open_validation(config, workers.chunker.source)
         self._loss_function = make_loss(config.loss)
         self._strategy = make_strategy(config)
         with self._strategy.scope():
@@ -230,7 +234,7 @@ class Trainer:
     def _validate(self) -> None:
         """Scores the model on held-out excerpts, and keeps its weights if they are the best so far."""
         if self._excerpts is None:
-            self._excerpts = Excerpts(self._workers.chunker.source, self._config.other, self._config.stem_names)
+            self._excerpts = Excerpts(self._validated_on, self._config.other, self._config.stem_names)
         with self._stepper.averaged():
             self._scores, estimates = self._excerpts.score(self._separating_model, self._loss_function)
             self._excerpts.show(self._scores, estimates, self._state.step)

@@ -1,0 +1,161 @@
+// Computes: blocks of a recording in, stems out, window by window. A classic worker, since LiteRT.js loads scripts in it.
+"use strict";
+
+const NEAR = 1e-3; // WebGPU may differ from WASM by this much on the first window
+
+let litert, parts, about, flatbuffer, engine;
+let answer = () => {}; // takes the page's answer to the stems of a window
+
+self.onmessage = async ({ data }) => {
+  try {
+    if (data.type === "load") await load(data);
+    else if (data.type === "separate") await separate(data);
+    else answer(data.type); // "next" or "cancel"
+  } catch (error) {
+    self.postMessage({ type: "error", message: explain(error) });
+  }
+};
+
+async function load({ threads, accelerator }) {
+  if (typeof WebAssembly !== "object") throw new Error("This browser has no WebAssembly. A newer one is needed.");
+  parts = { ...(await import("./separation.js")), ...(await import("./recording.js")) };
+  [about, flatbuffer] = await Promise.all([fetchFile("model.json", "json"), fetchFile("model.tflite", "arrayBuffer")]);
+  flatbuffer = flatbuffer.slice(0, about.flatbuffer_bytes); // its description follows
+  await checkModel();
+  const folder = new URL("litert/", self.location.href).href;
+  const loader = threads > 1 ? "litert_wasm_threaded_internal.js" : "";
+  self.Module = { locateFile: (name) => folder + name, mainScriptUrlOrBlob: folder + loader };
+  litert = await import("./litert/core.js");
+  await litert.loadLiteRt(folder, { threads: threads > 1 });
+  engine = { model: await compile("wasm", threads), name: "WebAssembly", threads, accelerator };
+  self.postMessage({ type: "ready", engine: nameEngine() });
+}
+
+function compile(accelerator, numThreads = 1) {
+  const options = { accelerator, cpuOptions: { numThreads }, gpuOptions: { precision: "fp32" } };
+  return litert.loadAndCompile(new Uint8Array(flatbuffer), options);
+}
+
+function nameEngine() {
+  return engine.threads > 1 && engine.name === "WebAssembly" ? `${engine.name}, ${engine.threads} threads` : engine.name;
+}
+
+async function fetchFile(name, kind) {
+  const response = await fetch(name);
+  if (!response.ok) throw new Error(`${name} cannot be loaded (${response.status}). Is the export complete?`);
+  return response[kind]();
+}
+
+async function checkModel() {
+  let damaged = flatbuffer.byteLength !== about.flatbuffer_bytes;
+  if (!damaged && self.crypto.subtle) { // which is there on https and localhost only
+    const digest = new Uint8Array(await self.crypto.subtle.digest("SHA-256", flatbuffer));
+    damaged = Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("") !== about.flatbuffer_sha256;
+  }
+  if (damaged) throw new Error("The model is damaged (its checksum is wrong). Reload the page, or export it again.");
+}
+
+/** Returns the stems of a window, interleaved [time, stem]. */
+async function forward(model, samples) {
+  const input = new litert.Tensor(samples, [1, samples.length, 1]);
+  const [output] = await model.run([input]);
+  const stems = (await output.data()).slice();
+  input.delete();
+  output.delete();
+  return stems;
+}
+
+/** Changes to WebGPU if that is there, runs the whole model, computes the same, and is faster. */
+async function tryWebGpu(samples) {
+  const chosen = engine.accelerator;
+  engine.accelerator = "wasm"; // one trial is enough
+  if (chosen === "wasm" || !litert.isWebGPUSupported() || !litert.getWebGpuDevice()) return;
+  try {
+    const model = await compile("webgpu");
+    const began = performance.now();
+    const expected = await forward(engine.model, samples);
+    const between = performance.now();
+    let stems = await forward(model, samples); // the first time its programs are compiled
+    const again = performance.now();
+    stems = await forward(model, samples);
+    const faster = performance.now() - again < between - began;
+    const difference = stems.reduce((most, value, i) => Math.max(most, Math.abs(value - expected[i])), 0);
+    if (model.isFullyAccelerated && difference < NEAR && (faster || chosen === "webgpu")) {
+      engine.model.delete();
+      engine = { ...engine, model, name: "WebGPU" };
+    } else {
+      model.delete();
+    }
+  } catch (error) {
+    console.info(`WebGPU does not run this model: ${error.message ?? error}`);
+  }
+  self.postMessage({ type: "engine", engine: nameEngine() });
+}
+
+async function separate({ recording }) {
+  const source = await parts.openSource(recording);
+  const { sampleRate, nChannels, nSamples } = source;
+  const rate = about.sample_rate_hz;
+  const nStems = about.instruments.length;
+  const toModel = new parts.Resampler(sampleRate, rate, nChannels);
+  const back = new parts.Resampler(rate, sampleRate, nChannels * nStems);
+  const cutter = new parts.Windows(about, nChannels);
+  let written = 0;
+
+  /** Sends stems on, each interleaved [time, channel]; returns whether to go on. */
+  const send = async (columns) => {
+    const length = Math.min(columns[0].length, nSamples - written);
+    const stems = Array.from({ length: nStems }, (_, stem) => {
+      const samples = new Float32Array(length * nChannels);
+      for (let channel = 0; channel < nChannels; channel++) {
+        const column = columns[channel * nStems + stem];
+        for (let i = 0; i < length; i++) samples[i * nChannels + channel] = column[i];
+      }
+      return samples;
+    });
+    written += length;
+    const answered = new Promise((resolve) => (answer = resolve));
+    self.postMessage({ type: "stems", stems, done: written }, stems.map((stem) => stem.buffer));
+    return (await answered) === "next";
+  };
+
+  const apply = async (window) => {
+    await tryWebGpu(window.samples[0]);
+    const columns = [];
+    for (const samples of window.samples) {
+      const output = await forward(engine.model, samples);
+      for (let stem = 0; stem < nStems; stem++) {
+        const column = new Float32Array(window.last - window.first);
+        for (let i = 0; i < column.length; i++) column[i] = output[(window.first + i) * nStems + stem];
+        if (column.length && !Number.isFinite(column.reduce((sum, value) => sum + value, 0))) {
+          throw new Error("The model computes values that are not finite numbers. Is the recording damaged?");
+        }
+        columns.push(column);
+      }
+    }
+    return send(back.push(columns));
+  };
+
+  for await (const block of source.blocks()) {
+    for (const window of cutter.push(toModel.push(block))) {
+      if (!(await apply(window))) return self.postMessage({ type: "cancelled" });
+    }
+  }
+  for (const window of [...cutter.push(toModel.flush()), ...cutter.flush()]) {
+    if (!(await apply(window))) return self.postMessage({ type: "cancelled" });
+  }
+  const rest = back.flush().map((column) => {
+    const padded = new Float32Array(Math.max(column.length, nSamples - written));
+    padded.set(column);
+    return padded;
+  });
+  if (!(await send(rest))) return self.postMessage({ type: "cancelled" });
+  self.postMessage({ type: "done" });
+}
+
+function explain(error) {
+  const message = String(error?.message ?? error);
+  return /memory|allocat/i.test(message)
+    ? `There is too little memory (${message}). Close other tabs, or separate a shorter recording.`
+    : message;
+}
