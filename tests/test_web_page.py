@@ -59,7 +59,6 @@ def browser(tmp_path_factory):
     downloads = tmp_path_factory.mktemp("downloads")
     started = start_chromium(
         tmp_path_factory.mktemp("chromium"),
-        "autoplay-policy=no-user-gesture-required",
         "use-fake-device-for-media-stream",
         "use-fake-ui-for-media-stream",
     )
