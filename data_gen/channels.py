@@ -63,8 +63,12 @@ def ports(tracks: Sequence[list[Message]]) -> list[list[int]]:
     devices: dict[bytes, int] = {}  # name -> number, in order of appearance
     keys_of_tracks = []  # [track][message] (device, port)
     used: set[tuple[int, int]] = set()  # keys of channel messages
-    for track in tracks:
-        named = [(m[2], m[3]) for m in track if m[1] == META and m[2] in (PORT, DEVICE_NAME) and m[3]]
+    names_of_tracks = [
+        [(m[2], m[3]) for m in track if m[1] == META and m[2] in (PORT, DEVICE_NAME) and m[3]] for track in tracks
+    ]
+    if not any(names_of_tracks):
+        return [[0] * len(track) for track in tracks]
+    for track, named in zip(tracks, names_of_tracks):
         for kind, content in named:
             if kind == DEVICE_NAME:
                 devices.setdefault(content, len(devices))

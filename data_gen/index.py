@@ -11,6 +11,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import functools
+import gc
 import hashlib
 import json
 import multiprocessing
@@ -114,7 +115,8 @@ def _examine_all(root: pathlib.Path, paths: list[str], found: dict, progress: bo
         yield from bar(map(_examine, jobs))
         return
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(os.cpu_count(), context) as executor:
+    # The garbage collector looks at every message of a file again and again, and finds nothing.
+    with concurrent.futures.ProcessPoolExecutor(os.cpu_count(), context, gc.disable) as executor:
         yield from bar(executor.map(_examine, jobs, chunksize=16))
 
 
@@ -192,7 +194,10 @@ def _store(digest: str, piece: midi.Piece) -> None:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(path) as partial:
-                np.savez_compressed(partial, events=piece.events)
+                # As np.savez_compressed does, at the level of compression that takes half the time.
+                with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+                    with archive.open("events.npy", "w") as file:
+                        np.lib.format.write_array(file, piece.events)
 
 
 @functools.lru_cache(maxsize=256)

@@ -142,7 +142,10 @@ def _parse_track(track: bytes, is_cut: bool, most: int) -> tuple[list[Message], 
     try:
         while position < length and len(messages) < most:
             begin = position
-            delta, position = _variable_length(track, position)
+            delta = track[position]
+            position += 1
+            if delta >= 0x80:  # of more than one byte, which is rare
+                delta, position = _variable_length(track, begin)
             tick += delta
             status = track[position]
             if status < 0x80:
