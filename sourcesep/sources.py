@@ -66,7 +66,9 @@ def open_validation(config: Config, source: StemSource) -> list[StemSource]:
     for soundfont in expand_soundfonts(config.validate_soundfonts):
         if os.path.realpath(soundfont) in heard:
             raise InputError(f"--validate_soundfonts={soundfont}: training hears it too, by --soundfonts; name another")
-        one = PlayedStems(played.corpus, played.instruments, (soundfont,), config.sample_rate)
+        one = PlayedStems(
+            played.corpus, played.instruments, (soundfont,), config.sample_rate, n_channels=config.channels
+        )
         one.check()
         found.append(one)
     return found
@@ -82,7 +84,7 @@ def open_recorded(config: Config) -> RecordedStems:
         config.other,
         config.more_stem_names,
     )
-    return RecordedStems(corpus, config.sample_rate, config.variation)
+    return RecordedStems(corpus, config.sample_rate, config.variation, config.channels)
 
 
 def open_played(config: Config, midi_dir: str) -> PlayedStems:
@@ -98,7 +100,9 @@ def open_played(config: Config, midi_dir: str) -> PlayedStems:
     corpus = open_corpus(midi_dir, played, config.require, config.seed)
     soundfonts = list_soundfonts(config)
     weights = tuple(soundfonts.values())
-    return PlayedStems(corpus, instruments, tuple(soundfonts), config.sample_rate, config.variation, weights)
+    return PlayedStems(
+        corpus, instruments, tuple(soundfonts), config.sample_rate, config.variation, weights, config.channels
+    )
 
 
 def list_soundfonts(config: Config) -> dict[str, float]:
@@ -121,6 +125,9 @@ def make_chunker(config: Config, split: str, source: StemSource | None = None) -
         keep_silent=config.keep_silent,
         keep_solo=config.keep_solo,
         seed=config.seed,
+        n_channels=config.channels,
+        pan=config.vary_pan,
+        width=config.vary_width,
         gain_db=config.vary_gain_db,
         effects=config.effects,
         other=config.other,
