@@ -41,7 +41,10 @@ setuptools.setup(
     license="MIT",
     python_requires=">=3.9",
     packages=setuptools.find_packages(include=["data_gen", "sourcesep", "sourcesep.*"]),
-    package_data={"data_gen": ["py.typed"], "sourcesep": ["evaluate/templates/*", "pretrained/*", "py.typed"]},
+    package_data={
+        "data_gen": ["py.typed"],
+        "sourcesep": ["evaluate/templates/*", "export/web/*", "pretrained/*", "py.typed"],
+    },
     install_requires=[  # what separates with the packaged model; the extra "train" is needed for everything else
         "absl-py",
         "ai-edge-litert",
@@ -91,6 +94,7 @@ setuptools.setup(
             "sourcesep_separate = sourcesep.cli:separate",
             "sourcesep_evaluate = sourcesep.cli:evaluate",
             "sourcesep_export = sourcesep.cli:export",
+            "sourcesep_web = sourcesep.cli:web",
         ]
     },
 )

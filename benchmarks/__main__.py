@@ -15,8 +15,8 @@ from absl import app, flags
 from benchmarks.machine import processor
 
 HERE = pathlib.Path(__file__).parent
-NAMES = ("rendering", "pipeline", "fidelity", "fuzz", "training", "separation")
-WITH_TORCH = ("training", "separation")  # these take --torch_python instead of --midi_dir
+NAMES = ("rendering", "pipeline", "recordings", "fidelity", "fuzz", "training", "separation")
+WITH_TORCH = ("recordings", "training", "separation")  # these take --torch_python instead of --midi_dir
 
 
 def main(arguments: list[str]) -> None:

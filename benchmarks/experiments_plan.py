@@ -76,6 +76,19 @@ MODELS = {
 PUBLISHED = ("--flagfile=wavenet.flags", "--require=any", "--steps=1500")
 REDUCED = (*PUBLISHED, "--stacks=2", "--filters=64")
 LOSSES = {"MSE": "mse", "MAE": "mae", "MAE + spectrogram": "mae+spectrogram", "MAE + difference": "mae+difference"}
+# The network and the stems of the model in the package, trained on from its weights.
+TRAINED_ON = (
+    *("--instruments=drums,piano,strings:40-44+48-51,bass,rest:8-31+45-47+52-127", "--other", "--require=any"),
+    *("--targets=drums,piano,strings,bass", "--sample_rate=16000", "--model=tasnet", "--stacks=2", "--blocks=6"),
+    *("--filters=192", "--encoder_filters=512", "--encoder_stride=128", "--constant_q", "--mask=softmax"),
+    *("--start_from=pretrained", "--chunk_ms=2048", "--chunks_per_piece=6", "--pool_chunks=400", "--reuse=2"),
+    *("--remix=0.5", "--drop=0.1", "--batch_size=4", "--learning_rate=1e-3", "--schedule=cosine"),
+    *("--average=0.995", "--mixed_precision=float32", "--validate_every=0"),
+)
+EFFECTS = (
+    *("--vary_equaliser=0.4", "--vary_compression=0.2", "--vary_saturation=0.2", "--vary_room=0.3"),
+    *("--vary_bandwidth=0.15", "--vary_noise=0.2", "--vary_master=0.3"),
+)
 
 
 def experiments(more_soundfonts: str) -> dict[str, Experiment]:
@@ -122,6 +135,26 @@ def experiments(more_soundfonts: str) -> dict[str, Experiment]:
                 Variant("several", (*TASNET, f"--soundfonts={more_soundfonts}"), computes_as="tasnet"),
             ),
             (0, 1, 2),
+        ),
+        "sounds": Experiment(
+            "More sounds",
+            "Does the packaged model, trained on with a SoundFont drawn for each instrument and visit, carry over to "
+            "sounds that it has not heard?",
+            (
+                Variant("packaged model", (*TRAINED_ON, "--learning_rate=0", "--average=0", "--steps=1"), None),
+                Variant(
+                    "several SoundFonts",
+                    (*TRAINED_ON, "--minutes=80", "--loss=nmse+0.1*shares", f"--soundfonts={more_soundfonts}"),
+                    None,
+                ),
+                Variant(
+                    "several SoundFonts, effects, root of the error",
+                    (*TRAINED_ON, "--minutes=80", "--loss=nrmse+0.1*shares", f"--soundfonts={more_soundfonts}")
+                    + EFFECTS,
+                    None,
+                ),
+            ),
+            measure="gain_over_constant_db",
         ),
         "corpus": Experiment(
             "Composed or real MIDI",

@@ -13,6 +13,7 @@ from data_gen import InputError, RenderError
 
 PATH_FLAGS = (
     *("run_dir", "output_dir", "midi_dir", "stems_dir", "references", "estimates", "tflite", "start_from", "plot"),
+    *("litert_dir", "page"),
 )
 
 

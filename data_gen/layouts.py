@@ -61,6 +61,7 @@ ALIASES: dict[str, str] = {
 """Instrument -> names of files that belong to it as well, separated by spaces. An instrument that is asked for by such
 a name, e.g. `violin`, gets these files itself."""
 
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is ten times as fast: Slakh has 2,100 files
 _SIDES = r"l|r|left|right|mono|stereo"
 
 
@@ -254,7 +255,7 @@ def _slakh_song(folder: pathlib.Path) -> RecordedSong:
     metadata = folder / "metadata.yaml"
     places = []
     try:
-        for key, stem in yaml.safe_load(metadata.read_text(encoding="utf-8", errors="replace"))["stems"].items():
+        for key, stem in yaml.load(metadata.read_bytes(), _LOADER)["stems"].items():
             if not stem.get("audio_rendered", True):
                 continue
             paths = [path for path in (folder / "stems" / f"{key}{suffix}" for suffix in SUFFIXES) if path.exists()]

@@ -195,7 +195,8 @@ def find_solos(folder: str) -> list[RecordedSong]:
 
 def open_solos(folder: str) -> tuple[StemFile, ...]:
     """Returns the sound files of a folder that can be used. Raises InputError, with a count of reasons, if none can."""
-    usable, unused = [], collections.Counter[str]()
+    usable: list[StemFile] = []
+    unused = collections.Counter[str]()
     for _, examined in examine_songs(folder, find_solos(folder)):
         if examined.problem:
             logging.warning("%s; the file is left out", examined.problem)

@@ -43,7 +43,9 @@ class RecordedTake:
     ):
         self.name = name
         self._stems, self._rate, self._n_channels, self._speed, self._read = stems, sample_rate, n_channels, speed, read
-        longest_s = max((Fraction(file.n_samples, file.sample_rate) for files in stems for file in files), default=0)
+        longest_s = max(
+            (Fraction(file.n_samples, file.sample_rate) for files in stems for file in files), default=Fraction(0)
+        )
         self.n_samples = math.ceil(longest_s / speed * sample_rate)
 
     def stems(self, start: int, n_samples: int) -> np.ndarray:
@@ -61,7 +63,7 @@ class RecordedTake:
         if step == 1:
             stem += self._sum(files, start, start + n_samples).T
             return
-        context = math.ceil(_CONTEXT_SAMPLES * max(1, 1 / step))
+        context = math.ceil(_CONTEXT_SAMPLES * max(Fraction(1), 1 / step))
         first, last = start - context, start + n_samples + context
         if step.denominator <= _MAX_ALIGNMENT:
             first -= first % step.denominator
@@ -72,12 +74,17 @@ class RecordedTake:
     def _sum(self, files: Sequence[StemFile], begin: int, end: int) -> np.ndarray:
         """Returns samples `begin` to `end` of the sum of files, float32 [time, channel], silent outside of them."""
         is_mono = self._n_channels == 1
-        total = np.zeros((end - begin, self._n_channels), np.float32)
+        total: np.ndarray | None = None
         for file in files:
             samples = self._read(file, max(0, begin), max(0, end), is_mono)
             if samples.shape[1] not in (1, self._n_channels):
                 raise InputError(
                     f"{file.path}: has {samples.shape[1]} channels, other files of the song {self._n_channels}"
                 )
+            if len(files) == 1 and samples.shape == (end - begin, self._n_channels):
+                return samples  # nothing to add: most windows are like this
+            if total is None:
+                total = np.zeros((end - begin, self._n_channels), np.float32)
             total[max(0, -begin) :][: len(samples)] += samples
+        assert total is not None  # there is a file
         return total

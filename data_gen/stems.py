@@ -102,10 +102,10 @@ def choose_stems(
     Args:
         stems: one array per name, all of the same shape.
         names: names of the stems.
-        targets: some of the names.
+        targets: the names that are wanted; one that is not among the names is silent.
         other: whether the sum of the stems that are not targets is added.
     """
-    chosen = [stems[names.index(target)] for target in targets]
+    chosen = [stems[names.index(target)] if target in names else np.zeros_like(stems[0]) for target in targets]
     if other:
         rest = [stem for stem, name in zip(stems, names) if name not in targets]
         chosen.append(add_up(rest) if rest else np.zeros_like(stems[0]))

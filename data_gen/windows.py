@@ -68,7 +68,9 @@ class StemFile(NamedTuple):
             samples = audio.read_part(self.path, begin, end)
         if samples.dtype == np.int16:
             if mono and samples.shape[1] == 2:  # several times as fast as the mean of floats
-                return (np.add(samples[:, 0], samples[:, 1], dtype=np.float32) * np.float32(2**-16))[:, None]
+                mean = np.add(samples[:, 0], samples[:, 1], dtype=np.float32)
+                mean *= np.float32(2**-16)
+                return mean[:, None]
             samples = samples * np.float32(2**-15)
         elif not np.isfinite(samples).all():
             raise InputError(f"{self.path}: holds samples that are not finite numbers; repair the file first")

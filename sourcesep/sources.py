@@ -11,13 +11,13 @@ import os
 from data_gen import InputError
 from data_gen.chunks import Chunker
 from data_gen.corpus import open_corpus
-from data_gen.instruments import parse_instruments
+from data_gen.instruments import Instrument, parse_instruments
 from data_gen.mixed import MixedStems
 from data_gen.played import PlayedStems
 from data_gen.recorded import RecordedStems
 from data_gen.recorded_corpus import RecordedCorpus, open_solos
 from data_gen.soundfonts import expand_soundfonts
-from data_gen.stems import StemSource
+from data_gen.stems import OTHER, StemSource
 from data_gen.synth import default_soundfont
 from data_gen.windows import StemFile
 from data_gen.workers import Visits, Workers
@@ -36,15 +36,15 @@ def open_source(config: Config) -> StemSource:
         played = open_played(config, config.midi_dir)
         played.check()
         sources.append(played)
-    source = sources[0]
-    if len(sources) > 1 or config.solo_dir:
-        shares = (1 - config.played_share, config.played_share) if len(sources) > 1 else (1.0,)
-        solos: dict[str, tuple[StemFile, ...]] = {}
-        for name, folder in config.solo_folders:
-            solos[name] = solos.get(name, ()) + open_solos(folder)
-        names = dict.fromkeys((*config.instrument_names, *(n for s in sources for n in s.names), *solos))
-        source = MixedStems(tuple(names), sources, shares, solos, config.remix, config.variation)
-    return source
+    if len(sources) == 1 and not config.solo_dir:
+        return sources[0]
+    shares = (1 - config.played_share, config.played_share) if len(sources) > 1 else (1.0,)
+    solos: dict[str, tuple[StemFile, ...]] = {}
+    for name, folder in config.solo_folders:
+        solos[name] = solos.get(name, ()) + open_solos(folder)
+    has_other = config.other or OTHER in solos
+    names = (*config.instrument_names, OTHER) if has_other else config.instrument_names
+    return MixedStems(names, sources, shares, solos, config.remix, config.variation)
 
 
 def open_validation(config: Config, source: StemSource) -> list[StemSource]:
@@ -92,17 +92,25 @@ def open_played(config: Config, midi_dir: str) -> PlayedStems:
 
     SoundFonts are loaded when they are first used. Raises InputError like `corpus.open_corpus`.
     """
-    has_recordings = bool(config.stems_dir or config.solo_dir)
-    instruments = parse_instruments(config.instruments, recorded=has_recordings)
-    played = [instrument for instrument in instruments if instrument.is_percussion or instrument.programs]
-    if not played:
-        parse_instruments(config.instruments)  # raises InputError, which says what can be played
-    corpus = open_corpus(midi_dir, played, config.require, config.seed)
+    instruments = played_instruments(config)
+    corpus = open_corpus(midi_dir, instruments, config.require, config.seed)
     soundfonts = list_soundfonts(config)
     weights = tuple(soundfonts.values())
     return PlayedStems(
         corpus, instruments, tuple(soundfonts), config.sample_rate, config.variation, weights, config.channels
     )
+
+
+def played_instruments(config: Config) -> tuple[Instrument, ...]:
+    """Returns the instruments of a Config that MIDI plays: all, unless recordings are there for others.
+
+    Raises InputError if there is none.
+    """
+    if config.stems_dir or config.solo_dir:
+        known = parse_instruments(config.instruments, recorded=True)
+        if played := tuple(instrument for instrument in known if instrument.is_percussion or instrument.programs):
+            return played
+    return parse_instruments(config.instruments)
 
 
 def list_soundfonts(config: Config) -> dict[str, float]:

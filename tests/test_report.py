@@ -4,11 +4,11 @@ import base64
 import io
 import json
 import re
-import shutil
 
 import numpy as np
 import pytest
 import soundfile
+from browser_helpers import press, start_chromium, wait_until
 
 from sourcesep.evaluate import evaluation, gallery
 from sourcesep.evaluate.scores import score_song
@@ -43,21 +43,7 @@ def page(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    """Headless Chromium; the tests that use it are skipped where there is none."""
-    webdriver = pytest.importorskip("selenium.webdriver")
-    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not program or not driver:
-        pytest.skip("no Chromium here (Debian: chromium and chromium-driver)")
-    options = webdriver.ChromeOptions()
-    options.binary_location = program
-    for flag in (
-        *("headless=new", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-sync"),
-        *("disable-background-networking", "disable-component-update", "window-size=1280,900"),
-        f"user-data-dir={tmp_path_factory.mktemp('chromium')}",
-    ):
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    started = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    started = start_chromium(tmp_path_factory.mktemp("chromium"))
     yield started
     started.quit()
 
@@ -67,20 +53,6 @@ def opened(browser, page):
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     browser.get(f"file://{page.page}")
     return browser
-
-
-def wait_until(browser, script):
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    return WebDriverWait(browser, 20).until(lambda _: browser.execute_script(f"return {script}"))
-
-
-def press(browser, *keys):
-    """Types on whatever has the focus."""
-    from selenium.webdriver.common.action_chains import ActionChains
-
-    for key in keys:
-        ActionChains(browser).send_keys(key).perform()
 
 
 def focus(browser, selector):

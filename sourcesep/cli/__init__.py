@@ -7,5 +7,6 @@ from sourcesep.cli.evaluate_command import evaluate
 from sourcesep.cli.export_command import export
 from sourcesep.cli.separate_command import separate
 from sourcesep.cli.train_command import train
+from sourcesep.cli.web_command import web
 
-__all__ = ["evaluate", "export", "separate", "train"]
+__all__ = ["evaluate", "export", "separate", "train", "web"]

@@ -32,8 +32,8 @@ def evaluate() -> None:
     flags.DEFINE_string(
         "stems_dir",
         "",
-        "Folder of recorded stems to score on instead: one folder per song with one file per stem (drums.wav, ...), as "
-        "in MUSDB18-HQ, or the layout of Slakh2100.",
+        "Folder of recorded stems to score on instead: one folder per song with one file per stem (drums.wav, ...), or "
+        "the layout of MUSDB18, Slakh2100 or MoisesDB.",
     )
     flags.DEFINE_string("references", "", "Folder of clean stems with which --estimates are compared, without a model.")
     flags.DEFINE_string("estimates", "", "Folder of separated stems, with the names of the files in --references.")

@@ -15,9 +15,11 @@ def export() -> None:
     flags.DEFINE_string(
         "output_dir",
         "exported",
-        "Folder for NAME/VERSION/ and NAME-TYPE.tflite, where NAME is that of the run's folder.",
+        "Folder for NAME/VERSION/, NAME-TYPE.tflite and NAME-web/, where NAME is that of the run's folder.",
     )
-    flags.DEFINE_list("formats", ["saved_model"], "What to write: saved_model (for TensorFlow Serving), tflite.")
+    flags.DEFINE_list(
+        "formats", ["saved_model"], "What to write: saved_model (for TensorFlow Serving), tflite, web (a page)."
+    )
     flags.DEFINE_list(
         "tflite_types",
         ["float32"],
@@ -30,7 +32,15 @@ def export() -> None:
         "Length of the window that a TFLite file computes, in seconds; by default 3, or three times the receptive "
         "field if that is more. Shorter windows answer sooner and cost more.",
     )
-    run(_export, "Writes a run's model as a SavedModel and as TFLite files, and compares each with the Keras model.")
+    flags.DEFINE_string(
+        "litert_dir",
+        "",
+        "For web: folder in which npm install @litertjs/core ran; empty to let npm fetch it into the cache.",
+    )
+    run(
+        _export,
+        "Writes a run's model as a SavedModel, TFLite files or a web page, each compared with the Keras model.",
+    )
 
 
 def _export(arguments: list[str]) -> int:
@@ -38,7 +48,7 @@ def _export(arguments: list[str]) -> int:
     from sourcesep.export import exporting
 
     exported = exporting.export(
-        FLAGS.run_dir, FLAGS.output_dir, FLAGS.formats, FLAGS.tflite_types, FLAGS.tflite_window_s
+        FLAGS.run_dir, FLAGS.output_dir, FLAGS.formats, FLAGS.tflite_types, FLAGS.tflite_window_s, FLAGS.litert_dir
     )
     for one in exported:
         print(one.report())

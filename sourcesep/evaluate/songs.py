@@ -19,9 +19,12 @@ from absl import logging
 
 from data_gen import InputError
 from data_gen.corpus import Corpus, MidiCorpus
+from data_gen.fingerprint import SAME_RECORDING
 from data_gen.instruments import parse_instruments
 from data_gen.layouts import RecordedSong, assign, find_songs, list_sound_files
 from data_gen.played import PlayedStems
+from data_gen.recorded_corpus import UsableSong
+from data_gen.recorded_index import examine_songs
 from data_gen.songs import SAME_SONG
 from data_gen.soundfonts import profile
 from data_gen.stems import OTHER, add_up
@@ -29,7 +32,7 @@ from data_gen.windows import open_stem
 from sourcesep.config import Config
 from sourcesep.evaluate import recordings
 from sourcesep.separate.inputs import PlayedSong
-from sourcesep.sources import list_soundfonts, open_played
+from sourcesep.sources import list_soundfonts, open_played, open_recorded, played_instruments
 
 RECORDED, FINISHED = "recorded stems", "finished separation"  # conditions, see LazySong
 
@@ -70,7 +73,10 @@ class LazySong(NamedTuple):
 def list_held_out(
     config: Config, midi_dir: str, soundfonts: Sequence[str], n_songs: int, seconds: float
 ) -> list[LazySong]:
-    """Lists songs that were not used in training, each through every SoundFont.
+    """Lists songs that were not used in training: recordings, and pieces through every SoundFont.
+
+    Recordings are those of the run, where it has some and neither folder nor SoundFonts are named; pieces are listed
+    where the run played some, or they are named.
 
     Args:
         config: of the run.
@@ -82,14 +88,18 @@ def list_held_out(
 
     Raises InputError if there are no such songs, or a SoundFont is missing.
     """
+    songs: list[LazySong] = []
+    if config.stems_dir and not midi_dir and not soundfonts:
+        songs = _list_held_out_recordings(config, n_songs, seconds)
+        if not config.played_share:
+            return songs
     trained_with = list_soundfonts(config)
     corpus, held_out = _list_unused(config, midi_dir)
 
     @functools.lru_cache(maxsize=1)  # songs are listed SoundFont by SoundFont: each is loaded once, and then released
     def open_player(soundfont: str) -> PlayedStems:
-        return PlayedStems(
-            corpus, parse_instruments(config.instruments), (soundfont,), config.sample_rate, n_channels=config.channels
-        )
+        instruments = played_instruments(config)
+        return PlayedStems(corpus, instruments, (soundfont,), config.sample_rate, n_channels=config.channels)
 
     def load(soundfont: str, split: str, index: int) -> Song:
         source = open_player(soundfont)
@@ -97,7 +107,6 @@ def list_held_out(
         stems = {name: played.references[:, :, i] for i, name in enumerate(config.stem_names)}
         return Song(played.sample_rate, played.mixture, stems)
 
-    songs = []
     for soundfont in soundfonts or _complete(trained_with, config):
         if not os.path.isfile(soundfont):
             raise InputError(f"no such SoundFont: {soundfont}")
@@ -111,7 +120,7 @@ def list_held_out(
 
 def _complete(soundfonts: Iterable[str], config: Config) -> list[str]:
     """Returns the SoundFonts that have all instruments; all of them, where none has, so that the error names one."""
-    paths, instruments = list(soundfonts), parse_instruments(config.instruments)
+    paths, instruments = list(soundfonts), played_instruments(config)
     if len(paths) < 2:
         return paths
     return [path for path in paths if all(map(profile(path).plays, instruments))] or paths
@@ -125,7 +134,7 @@ def _list_unused(config: Config, midi_dir: str) -> tuple[Corpus, list[tuple[str,
         if not own.size("test"):
             raise InputError(f"{config.midi_dir}: too few songs to have kept one for a test; name another --midi_dir")
         return own, [("test", index) for index in range(own.size("test"))]
-    corpus = MidiCorpus(midi_dir, parse_instruments(config.instruments), config.require)
+    corpus = MidiCorpus(midi_dir, played_instruments(config), config.require)
     used = _read_used_signatures(config)
     songs = [(split, index) for split, entries in corpus.splits.items() for index in range(len(entries))]
     # The test split comes first, so that runs trained on other folders are scored on the same songs. Within a split
@@ -144,16 +153,16 @@ def _read_used_signatures(config: Config) -> np.ndarray:
     if not config.midi_dir:
         return np.zeros((0, 0))
     try:
-        corpus = MidiCorpus(config.midi_dir, parse_instruments(config.instruments), config.require)
+        corpus = MidiCorpus(config.midi_dir, played_instruments(config), config.require)
     except InputError as error:
         logging.warning("cannot find out which of these songs were used in training: %s", error)
         return np.zeros((0, 0))
     return np.array([entry.signature for split in ("train", "validation") for entry in corpus.splits[split]])
 
 
-def _is_among(signature: tuple[int, ...], others: np.ndarray) -> bool:
+def _is_among(signature: tuple[int, ...], others: np.ndarray, same_song: float = SAME_SONG) -> bool:
     """Returns whether one of the signatures `others` [song, place] belongs to the same song."""
-    return bool(others.size and (others == np.array(signature)).mean(axis=1).max() >= SAME_SONG)
+    return bool(others.size and (others == np.array(signature)).mean(axis=1).max() >= same_song)
 
 
 def _is_same_soundfont(one: str, other: str) -> bool:
@@ -164,16 +173,64 @@ def _is_same_soundfont(one: str, other: str) -> bool:
 
 
 # ---- Recorded stems -------------------------------------------------------------------------------------------------
+def _list_held_out_recordings(config: Config, n_songs: int, seconds: float) -> list[LazySong]:
+    """Lists the recorded songs that a run has kept for tests. Raises InputError if it has none, and no MIDI either."""
+    corpus = open_recorded(config).corpus
+    if not corpus.splits["test"] and not config.played_share:
+        raise InputError(
+            f"{','.join(config.stems_dir)}: too few songs to have kept one for a test; name others by --stems_dir"
+        )
+
+    def load(song: UsableSong) -> Song:
+        part = recordings.Part(song.name, dict(zip(corpus.names, song.stems)), seconds)
+        return _as_song(config, part, corpus.names)
+
+    return [LazySong(song.name, RECORDED, functools.partial(load, song)) for song in corpus.splits["test"][:n_songs]]
+
+
+def _as_song(config: Config, part: recordings.Part, names: Sequence[str]) -> Song:
+    """Returns the mixture of all stems of a part, with the stems of the run's model as references."""
+    references = {name: part[name] for name in config.targets}
+    if config.other:
+        references[OTHER] = add_up(part[name] for name in names if name not in config.targets)
+    return Song(part.sample_rate, add_up(part[name] for name in names), references)
+
+
 def list_recorded(config: Config, stems_dir: str, n_songs: int, seconds: float) -> list[LazySong]:
     """Lists the songs of a folder of recorded stems, see `data_gen.layouts`; other arguments as in `list_held_out`.
 
-    Raises InputError if the folder is missing or holds no song.
+    Songs that the run was trained or validated on, also in another master or encoding, are left out.
+
+    Raises InputError if the folder is missing or holds no such song.
     """
     songs = find_songs(stems_dir)
+    if config.stems_dir:
+        songs = _leave_out_used(config, stems_dir, songs)
     return [
         LazySong(song.name, RECORDED, functools.partial(_load_recorded, config, song, seconds))
         for song in songs[:n_songs]
     ]
+
+
+def _leave_out_used(config: Config, stems_dir: str, songs: Sequence[RecordedSong]) -> list[RecordedSong]:
+    """Returns the songs of a folder that a run has not used. Raises InputError if there is none."""
+    try:
+        splits = open_recorded(config).corpus.splits
+    except InputError as error:
+        logging.warning("cannot find out which of these songs were used in training: %s", error)
+        return list(songs)
+    used = np.array([song.signature for split in ("train", "validation") for song in splits[split] if song.signature])
+    unused = [
+        song
+        for song, examined in examine_songs(stems_dir, songs)
+        if not examined.signature or not _is_among(examined.signature, used, SAME_RECORDING)
+    ]
+    if len(unused) < len(songs):
+        n_used = len(songs) - len(unused)
+        logging.info("%s: %d songs, of which %d were used in training and are left out", stems_dir, len(songs), n_used)
+    if not unused:
+        raise InputError(f"--stems_dir={stems_dir}: every song in it was used in training; name another folder")
+    return unused
 
 
 def _load_recorded(config: Config, song: RecordedSong, seconds: float) -> Song:
@@ -196,20 +253,16 @@ def _load_recorded(config: Config, song: RecordedSong, seconds: float) -> Song:
         places[OTHER] = rest
     files = {name: [open_stem(place.path, place.track) for place in some] for name, some in places.items()}
     part = recordings.Part(song.name, files, seconds)
-    mixture = add_up(part[name] for name in files)
-    references = {name: part[name] for name in config.targets}
-    notes = []
-    if config.other:
-        references[OTHER] = add_up(part[name] for name in files if name not in config.targets)
-        if rest and not assigned.is_labelled:
-            # The content of a stem called "other" is not known, so an instrument without a stem may play in it.
-            unknown = [name for name in config.targets if name not in assigned.stems]
-            if unknown:
-                references = {name: part[name] for name in config.targets if name in assigned.stems}
-                notes.append(f"not scored, as they may sound in {', '.join(assigned.others)}: {', '.join(unknown)}")
-    elif rest:
-        notes.append(f"not in the mixture: {', '.join(assigned.others)}")
-    return Song(part.sample_rate, mixture, references, notes=tuple(notes))
+    whole = _as_song(config, part, list(files))
+    if rest and not config.other:
+        return whole._replace(notes=(f"not in the mixture: {', '.join(assigned.others)}",))
+    unknown = [name for name in config.targets if name not in assigned.stems]
+    if not unknown or assigned.is_labelled:
+        return whole
+    # The content of a stem called "other" is not known, so an instrument without a stem may play in it.
+    note = f"not scored, as they may sound in {', '.join(assigned.others)}: {', '.join(unknown)}"
+    known = {name: stem for name, stem in whole.references.items() if name in assigned.stems}
+    return whole._replace(references=known, notes=(note,))
 
 
 # ---- Finished separations -------------------------------------------------------------------------------------------

@@ -18,10 +18,11 @@ from absl import logging
 from data_gen import InputError
 from data_gen.chunks import hold_out
 from data_gen.files import replacing
+from data_gen.instruments import parse_instruments
 from data_gen.stems import StemSource
 from sourcesep import metrics
 from sourcesep.config import Config
-from sourcesep.export import saved_model, tflite
+from sourcesep.export import saved_model, tflite, web_page
 from sourcesep.models.reach import ReceptiveField
 from sourcesep.models.receptive_field import receptive_field
 from sourcesep.run_dir import RunDir
@@ -29,7 +30,8 @@ from sourcesep.separate.separation import WINDOW_FIELDS, WINDOW_S
 from sourcesep.separate.tflite_model import TFLiteModel
 from sourcesep.sources import open_source
 
-FORMATS = ("saved_model", "tflite")
+FORMATS = ("saved_model", "tflite", "web")
+WEB_TYPE = "float16"  # half the size to load; the packaged weights are float16 anyway
 CHECKED_S = 10.0  # length of the held-out excerpt on which TFLite files are compared with the Keras model, in seconds
 # A TFLite file that loses more SDR is reported as worse. The packaged model loses up to 0.2 dB in the 8-bit types
 # (docs/serving.md).
@@ -68,10 +70,12 @@ def export(
     formats: Sequence[str] = ("saved_model",),
     tflite_types: Sequence[str] = ("float32",),
     tflite_window_s: float | None = None,
+    litert_dir: str = "",
 ) -> list[Exported]:
-    """Writes a run's model as OUTPUT_DIR/NAME/VERSION/ and OUTPUT_DIR/NAME-TYPE.tflite; NAME is the run folder's name.
+    """Writes a run's model as OUTPUT_DIR/NAME/VERSION/, OUTPUT_DIR/NAME-TYPE.tflite and OUTPUT_DIR/NAME-web/.
 
-    A SavedModel gets the number after the highest that is there, from 1; a TFLite file replaces an older one.
+    NAME is that of the run's folder. A SavedModel gets the number after the highest that is there, from 1; the others
+    replace older ones.
 
     Args:
         run_dir: folder of the run.
@@ -80,6 +84,7 @@ def export(
         tflite_types: some of tflite.TYPES; each gives one file.
         tflite_window_s: length of the window that a TFLite file computes, in seconds; by default 3 s, or three times
             the receptive field if that is more.
+        litert_dir: for "web", as in `web_page.find_litert`.
 
     Raises:
         InputError: the run has no weights, a format or type does not exist, the window is too short, or the folder
@@ -93,14 +98,23 @@ def export(
     field = receptive_field(model)
     description = describe(config, field)
     name = run.path.resolve().name
-    window_samples = choose_window(tflite_window_s, config.sample_rate, field) if "tflite" in formats else 0
+    window_samples = choose_window(tflite_window_s, config.sample_rate, field) if {"tflite", "web"} & {*formats} else 0
+    if "web" in formats:
+        web_page.find_litert(litert_dir)  # may be missing: better known at once
     exported = []
     if "saved_model" in formats:
         exported.append(_export_saved_model(model, description, name, pathlib.Path(output_dir, name)))
-    if "tflite" in formats:
-        description = {**description, "window_samples": window_samples}
-        source = open_source(_replace_missing_songs(config))
+    description = {**description, "window_samples": window_samples}
+    source = open_source(_replace_missing_songs(config)) if window_samples else None
+    if source and "tflite" in formats:
         exported += _export_tflite(model, description, config, source, tflite_types, pathlib.Path(output_dir, name))
+    if source and "web" in formats:
+        page = pathlib.Path(output_dir, f"{name}-web")
+        with tempfile.TemporaryDirectory() as scratch:
+            base = pathlib.Path(scratch, name)
+            (lite,) = _export_tflite(model, description, config, source, [WEB_TYPE], base)
+            web_page.write_page(page, lite.path, litert_dir)
+        exported.append(lite._replace(path=page))
     return exported
 
 
@@ -179,11 +193,21 @@ def _compute_sdr_lost_db(references: np.ndarray, expected: np.ndarray, estimates
 
 
 def _replace_missing_songs(config: Config) -> Config:
-    """Returns the Config, with composed pieces if its folder of MIDI files is not on this machine."""
-    if not config.midi_dir or os.path.isdir(config.midi_dir):
+    """Returns the Config, with composed pieces if a folder of its songs is not on this machine.
+
+    Raises InputError where composed pieces do not hold what the model separates.
+    """
+    folders = (config.midi_dir, *config.stems_dir, *(folder for _, folder in config.solo_folders))
+    missing = [folder for folder in folders if folder and not os.path.isdir(folder)]
+    if not missing:
         return config
-    logging.warning("%s: no such folder; the exports are compared on composed pieces instead", config.midi_dir)
-    return dataclasses.replace(config, midi_dir="")
+    try:
+        composed = dataclasses.replace(config, midi_dir="", stems_dir=(), solo_dir=(), midi_share=-1.0)
+        parse_instruments(composed.instruments)
+    except InputError:
+        raise InputError(f"{missing[0]}: no such folder; the exports are compared on the songs in it") from None
+    logging.warning("%s: no such folder; the exports are compared on composed pieces instead", missing[0])
+    return composed
 
 
 def choose_window(window_s: float | None, sample_rate: int, field: ReceptiveField) -> int:

@@ -48,7 +48,7 @@ class ConstantQ(layers.Layer):
         hop = input_shape[-1]
         n_frames = self.n_frames(hop, self.sample_rate)
         waves = constant_q_waves(n_frames * hop, self.sample_rate).reshape(n_frames, hop, -1)
-        self.kernel = np.float32(np.exp(_LOG_SCALE / 2) * waves)
+        self.kernel = (np.exp(_LOG_SCALE / 2) * waves).astype(np.float32)
 
     def call(self, inputs: Tensor) -> Tensor:
         waves = ops.conv(inputs, ops.convert_to_tensor(self.kernel, dtype=self.compute_dtype), padding="valid")

@@ -42,25 +42,14 @@ class TFLiteModel:
     """
 
     def __init__(self, path: str | pathlib.Path, n_threads: int = 1):
-        try:
-            data = pathlib.Path(path).read_bytes()
-            with zipfile.ZipFile(path) as archive:
-                end = archive.getinfo(DESCRIPTION).header_offset
-                description = json.loads(archive.read(DESCRIPTION))
-            self.stem_names = tuple(description["instruments"])
-            self.sample_rate = description["sample_rate_hz"]
-            self.field = ReceptiveField(**description["receptive_field_samples"])
-            self.window_samples = description["window_samples"]
-            self.n_channels = description.get("channels", 1)  # files of earlier versions do not say
-            checksum = description["flatbuffer_sha256"]
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-        except (zipfile.BadZipFile, KeyError, ValueError, TypeError):
-            raise InputError(f"{path}: not a TFLite file written by export.py, or cut; export the run again") from None
-        if hashlib.sha256(data[:end]).hexdigest() != checksum:
-            raise InputError(f"{path}: damaged (its checksum is wrong); export the run again")
+        flatbuffer, description = read_file(path)
+        self.stem_names = tuple(description["instruments"])
+        self.sample_rate = description["sample_rate_hz"]
+        self.field = ReceptiveField(**description["receptive_field_samples"])
+        self.window_samples = description["window_samples"]
+        self.n_channels = description.get("channels", 1)  # files of earlier versions do not say
         with _silent_stderr():
-            self._interpreter = _interpreter_class()(model_content=data[:end], num_threads=n_threads)
+            self._interpreter = _interpreter_class()(model_content=flatbuffer, num_threads=n_threads)
             self._interpreter.allocate_tensors()
         self._input = self._interpreter.get_input_details()[0]["index"]
         self._output = self._interpreter.get_output_details()[0]["index"]
@@ -75,6 +64,29 @@ class TFLiteModel:
             self._interpreter.invoke()
             stems[position] = self._interpreter.get_tensor(self._output)[0, :n_samples]
         return stems
+
+
+def read_file(path: str | pathlib.Path) -> tuple[bytes, dict[str, Any]]:
+    """Returns the flatbuffer and the description in a TFLite file.
+
+    Raises InputError if the file is missing, damaged or not written by export.py.
+    """
+    try:
+        data = pathlib.Path(path).read_bytes()
+        with zipfile.ZipFile(path) as archive:
+            flatbuffer = data[: archive.getinfo(DESCRIPTION).header_offset]
+            description = json.loads(archive.read(DESCRIPTION))
+        checksum = description["flatbuffer_sha256"]
+        ReceptiveField(**description["receptive_field_samples"])
+        for name in ("instruments", "sample_rate_hz", "window_samples"):
+            description[name]
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except (zipfile.BadZipFile, KeyError, ValueError, TypeError):
+        raise InputError(f"{path}: not a TFLite file written by export.py, or cut; export the run again") from None
+    if hashlib.sha256(flatbuffer).hexdigest() != checksum:
+        raise InputError(f"{path}: damaged (its checksum is wrong); export the run again")
+    return flatbuffer, description
 
 
 @contextlib.contextmanager
