@@ -70,7 +70,24 @@ class Config:
         "Adds a last layer that corrects the stems so that they sum to the mixture; needs all instruments as "
         "--targets, or --other.",
     )
-    midi_dir: str = setting("", "Folder of MIDI files to train on, read recursively; empty for composed pieces.")
+    midi_dir: str = setting(
+        "",
+        "Folders of MIDI files to train on, read recursively, separated by commas, each with a weight if you like, as "
+        "in songs,quartets:0.5, which says how often each of its songs is played. Empty for composed pieces.",
+    )
+    composed_share: float = setting(
+        0.0,
+        "Share of the visits to pieces that play composed ones, where --midi_dir is given, 0 to 1.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    remix_match: float = setting(
+        0.0,
+        "Probability that instruments of a visit play from other pieces, matched in tempo and key, 0 to 1. Makes bands "
+        "of folders that hold one kind of instrument each; these need --require=any.",
+        minimum=0.0,
+        maximum=1.0,
+    )
     stems_dir: tuple[str, ...] = setting(
         (),
         "Folders of recorded songs to train on, separated by commas, in place of MIDI or beside it (--midi_share): a "
@@ -111,6 +128,11 @@ class Config:
         (),
         "SoundFonts that training does not hear, separated by commas; the best weights are then chosen by how well the "
         "model separates held-out songs that are played through them. Empty for the first of --soundfonts.",
+    )
+    validate_stems_dir: tuple[str, ...] = setting(
+        (),
+        "Folders of recorded songs, in the layouts of --stems_dir, by which the best weights are chosen, beside or in "
+        "place of --validate_soundfonts. They are not trained on.",
     )
     sample_rate: int = setting(44_100, "Sample rate of the model, in Hz.", minimum=8_000, maximum=96_000)
     channels: int = setting(
@@ -560,13 +582,15 @@ class Config:
 
 
 # Settings that are paths, or lists of them.
-PATH_SETTINGS = ("midi_dir", "soundfonts", "validate_soundfonts", "stems_dir", "solo_dir")
+PATH_SETTINGS = ("midi_dir", "soundfonts", "validate_soundfonts", "stems_dir", "validate_stems_dir", "solo_dir")
 
 
 def expand_setting(name: str, paths: Any) -> Any:
     """Returns one of PATH_SETTINGS, or a list as a tuple, with absolute paths and the home folder in place of ~."""
     if name == "solo_dir":
         return tuple(f"{instrument}:{expand(folder)}" for instrument, _, folder in (p.partition(":") for p in paths))
+    if name == "midi_dir" and not os.path.isdir(paths):
+        return ",".join(map(expand, paths.split(",")))
     if name == "soundfonts":
         return tuple(path if path.partition(":")[0] == PROCEDURAL else expand(path) for path in paths)
     return expand(paths) if isinstance(paths, str) else tuple(map(expand, paths))

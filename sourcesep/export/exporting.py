@@ -17,6 +17,7 @@ from absl import logging
 
 from data_gen import InputError
 from data_gen.chunks import hold_out
+from data_gen.corpus import split_folders
 from data_gen.files import replacing
 from data_gen.instruments import parse_instruments
 from data_gen.stems import StemSource
@@ -197,7 +198,7 @@ def _replace_missing_songs(config: Config) -> Config:
 
     Raises InputError where composed pieces do not hold what the model separates.
     """
-    folders = (config.midi_dir, *config.stems_dir, *(folder for _, folder in config.solo_folders))
+    folders = (*split_folders(config.midi_dir), *config.stems_dir, *(folder for _, folder in config.solo_folders))
     missing = [folder for folder in folders if folder and not os.path.isdir(folder)]
     if not missing:
         return config
