@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,9 +13,10 @@ from data_gen import InputError
 from data_gen.corpus import Corpus
 from data_gen.instruments import Instrument
 from data_gen.midi import Piece
+from data_gen.soundfont_file import PROCEDURAL
 from data_gen.soundfonts import Profile, match_levels, profile
 from data_gen.synth import BLOCK_SAMPLES, Synthesizer
-from data_gen.variation import Effects, Sound, Variation, draw_effects, vary
+from data_gen.variation import Effects, Sound, Variation, draw_effects, draw_timbre, vary
 
 
 class PlayedStems:
@@ -27,7 +28,7 @@ class PlayedStems:
     Args:
         corpus: the pieces.
         instruments: what sounds in the mixture, in the order of the stems. Nothing else is played.
-        soundfonts: paths of SF2 or SF3 files.
+        soundfonts: paths of SF2 or SF3 files; PROCEDURAL for presets that are computed, other ones for each visit.
         sample_rate: in Hz.
         variation: what is drawn for each visit to a piece.
         weights: how often each SoundFont is drawn, relative to the others; empty for equal shares.
@@ -71,7 +72,20 @@ class PlayedStems:
         sounds = tuple(choice.draw(rng) for choice in self._choices)
         piece = vary(piece, self.instruments, self.variation, rng)
         effects = draw_effects(len(self.instruments), self.variation, rng)
+        if self.variation.timbre:
+            sounds = tuple(self._draw_timbres(piece, sounds, rng))
         return PlayedTake(piece, self._synthesizer(self.soundfonts), effects, sounds)
+
+    def _draw_timbres(self, piece: Piece, sounds: Sequence[Sound], rng: np.random.Generator) -> Iterator[Sound]:
+        for position, instrument in enumerate(self.instruments):
+            sound = sounds[position] if sounds else Sound()
+            if rng.random() < self.variation.timbre:
+                is_computed = self.soundfonts[sound.font] == PROCEDURAL
+                fonts = self._choices[position].fonts if sounds else (0,)
+                layers = [font for font in fonts if self.soundfonts[font] != PROCEDURAL]
+                notes = piece.notes_of(instrument)
+                sound = draw_timbre(sound, instrument, notes, () if is_computed else layers, rng)
+            yield sound
 
     def load(self, split: str, index: int) -> PlayedTake:
         """Returns piece number `index` of a split as it is, through the SoundFont that `play` takes."""
@@ -99,14 +113,15 @@ class PlayedStems:
 
         Raises InputError if one is missing, or none can be used.
         """
-        if len(self.soundfonts) < 2:
+        if len(self.soundfonts) < 2 and self.soundfonts != (PROCEDURAL,):
             self._synthesizer(self.soundfonts)
-        if len(self.soundfonts) < 2 or self._choices:
+            return
+        if self._choices:
             return
         usable: list[tuple[str, float, Profile]] = []
         damaged: list[InputError] = []
         for soundfont, weight in zip(self.soundfonts, self.weights):
-            if not os.path.isfile(soundfont):
+            if soundfont != PROCEDURAL and not os.path.isfile(soundfont):
                 raise InputError(f"no such SoundFont: {soundfont}")
             try:
                 usable.append((soundfont, weight, profile(soundfont)))
@@ -118,7 +133,7 @@ class PlayedStems:
             logging.warning("%s; going on without it", reason)
         paths, self.weights, profiles = zip(*usable)
         self.soundfonts = paths
-        if len(paths) > 1:
+        if len(paths) > 1 or paths == (PROCEDURAL,):
             self._choices = [_Choice.of(instrument, self.weights, profiles, paths) for instrument in self.instruments]
 
     def prepare(self) -> None:
@@ -136,11 +151,12 @@ class PlayedStems:
 
 
 class _Choice(NamedTuple):
-    """Which SoundFonts an instrument is drawn from: their numbers, cumulated shares and gains in dB."""
+    """Which SoundFonts an instrument is drawn from: their numbers, cumulated shares, gains in dB; which is computed."""
 
     fonts: tuple[int, ...]
     until: tuple[float, ...]
     gains_db: tuple[float, ...]
+    computed: int | None
 
     @classmethod
     def of(
@@ -152,12 +168,14 @@ class _Choice(NamedTuple):
             raise InputError(f"{', '.join(names)}: none of these SoundFonts has a preset for {instrument.name}")
         shares = np.cumsum([weights[font] for font in fonts])
         gains_db = match_levels([profiles[font] for font in fonts], instrument)
-        return cls(fonts, tuple((shares / shares[-1]).tolist()), tuple(gains_db))
+        computed = [place for place, font in enumerate(fonts) if names[font] == PROCEDURAL]
+        return cls(fonts, tuple((shares / shares[-1]).tolist()), tuple(gains_db), computed[0] if computed else None)
 
     def draw(self, rng: np.random.Generator) -> Sound:
         """Draws one of the SoundFonts."""
         place = int(np.searchsorted(self.until, rng.random(), side="right"))
-        return Sound(font=self.fonts[place], gain=float(10 ** (self.gains_db[place] / 20)))
+        sound = Sound(font=self.fonts[place], gain=float(10 ** (self.gains_db[place] / 20)))
+        return sound._replace(seed=int(rng.integers(2**31))) if place == self.computed else sound
 
 
 class PlayedTake:

@@ -18,13 +18,13 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from absl import app, flags, logging
 
-from data_gen import InputError, midi
+from data_gen import InputError, midi, procedural
 from data_gen.channels import DRUM_CHANNEL
 from data_gen.command import exit_status
 from data_gen.files import short_name, walk, write_atomically
 from data_gen.index import cache_dir
 from data_gen.instruments import CANDIDATES, DRUM_BANK, Instrument, parse_instruments, playable_pitches
-from data_gen.soundfont_file import SoundFontFile
+from data_gen.soundfont_file import PROCEDURAL, SoundFontFile
 from data_gen.synth import Synthesizer
 
 SUFFIXES = (".sf2", ".sf3")
@@ -44,7 +44,7 @@ def expand_soundfonts(entries: Iterable[str]) -> dict[str, float]:
 
     Args:
         entries: paths of files, of folders (searched recursively for *.sf2 and *.sf3) or patterns such as fonts/*.sf2,
-            each with an optional weight as in fonts:0.5.
+            each with an optional weight as in fonts:0.5; or PROCEDURAL.
 
     Returns:
         {path of a file: weight}. A file that several entries name has the weight of the last of them.
@@ -54,7 +54,9 @@ def expand_soundfonts(entries: Iterable[str]) -> dict[str, float]:
     found: dict[str, float] = {}
     for entry in entries:
         path, weight = split_weight(entry)
-        if os.path.isdir(path):
+        if path == PROCEDURAL:
+            files = [PROCEDURAL]
+        elif os.path.isdir(path):
             files = [os.path.join(folder, name) for folder, _, names in walk(path) for name in names]
             files = [file for file in files if file.lower().endswith(SUFFIXES)]
         else:
@@ -111,23 +113,33 @@ def profile(soundfont: str) -> Profile:
 
     Raises InputError if it is missing or damaged.
     """
+    if soundfont == PROCEDURAL:  # the levels of one seed, since all are computed to the same
+        everything = range(128)
+        levels = _levels(soundfont, f"{PROCEDURAL} {procedural.VERSION}", everything, True)
+        return Profile(frozenset(everything), True, levels)
     file = SoundFontFile(soundfont)
     programs = frozenset() if file.is_kit else frozenset(program for bank, program in file.presets if bank == 0)
     status = os.stat(soundfont)
     key = f"{os.path.realpath(soundfont)} {status.st_size} {status.st_mtime_ns}"
+    levels = _levels(soundfont, key, sorted(programs), file.kit is not None)
+    return Profile(programs, file.kit is not None, levels)
+
+
+def _levels(soundfont: str, key: str, programs: Sequence[int], has_kit: bool) -> dict[int, float]:
+    """Returns the levels of a SoundFont from the cache, or measures them; `key` tells whether it has changed."""
     name = f"{hashlib.sha256(os.fsencode(key)).hexdigest()[:16]}-{short_name(soundfont)}.json"
     path = cache_dir() / f"soundfonts-{PROFILE_VERSION}" / name
     try:
-        levels = {int(program): float(level) for program, level in json.loads(path.read_text()).items()}
+        return {int(program): float(level) for program, level in json.loads(path.read_text()).items()}
     except (OSError, ValueError, AttributeError):  # not measured yet, or damaged
         logging.info("%s: measuring its levels; this is done once", soundfont)
-        levels = _measure_levels(soundfont, sorted(programs), file.kit is not None)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, json.dumps(levels).encode())
-        except OSError as error:
-            logging.warning("%s: cannot be written to (%s): SoundFonts are measured again", path, error.strerror)
-    return Profile(programs, file.kit is not None, levels)
+    levels = _measure_levels(soundfont, programs, has_kit)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(levels).encode())
+    except OSError as error:
+        logging.warning("%s: cannot be written to (%s): SoundFonts are measured again", path, error.strerror)
+    return levels
 
 
 def _measure_levels(soundfont: str, programs: Sequence[int], has_kit: bool) -> dict[int, float]:

@@ -11,14 +11,18 @@ An instance holds several SoundFonts at once; a `Sound` says for each instrument
 from __future__ import annotations
 
 import importlib.util
+import itertools
+import os
 import pathlib
+import tempfile
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from data_gen import InputError, RenderError, fluidsynth_library, midi
 from data_gen.instruments import DRUM_BANK, Instrument
-from data_gen.soundfont_file import SoundFontFile
+from data_gen.procedural import make_presets
+from data_gen.soundfont_file import PROCEDURAL, Preset, SoundFontFile, write_soundfont
 from data_gen.variation import Effects, Sound
 
 BLOCK_SAMPLES = 64  # FluidSynth acts on events between blocks of this length (FLUID_BUFSIZE)
@@ -42,7 +46,8 @@ class Synthesizer:
     """Plays pieces through SoundFonts, each of which is held in memory once.
 
     Args:
-        soundfonts: paths of SF2 or SF3 files, or one path.
+        soundfonts: paths of SF2 or SF3 files, or one path. PROCEDURAL stands for presets that are computed, for each
+            render, from the seeds of its sounds.
         instruments: the instruments to play, in the order of the stems. No others are played.
         sample_rate: in Hz, 8,000 to 96,000.
 
@@ -57,7 +62,8 @@ class Synthesizer:
     ):
         paths = [soundfonts] if isinstance(soundfonts, (str, pathlib.Path)) else soundfonts
         for path in paths:
-            _check_soundfont(path)
+            if path != PROCEDURAL:
+                _check_soundfont(path)
         self.soundfonts = tuple(map(str, paths))
         self.instruments = tuple(instruments)
         self.sample_rate = sample_rate
@@ -80,7 +86,7 @@ class Synthesizer:
         fluid.settings_setnum(self._settings, b"synth.gain", GAIN / 2)
         self._activate_effects(False)
         self._synth = fluid.new_synth(self._settings)
-        self._fonts: list[int] = []  # FluidSynth's pointers
+        self._fonts: list[int | None] = []  # FluidSynth's pointers; None for PROCEDURAL
         self._kits: list[tuple[int, int] | None] = []
         for path in self.soundfonts:
             self._load(path)
@@ -97,6 +103,10 @@ class Synthesizer:
         another instance, see `_renew`: it crashes.
         """
         fluid = self._fluid
+        if path == PROCEDURAL:
+            self._fonts.append(None)
+            self._kits.append(None)
+            return
         with fluid.lock:
             fluid.log.clear()
             font_id = fluid.sfload(self._synth, path.encode(), 0)
@@ -131,8 +141,9 @@ class Synthesizer:
         fluid.settings_setint(self._settings, b"synth.midi-channels", -(-n_channels * n_groups // 16) * 16)
         synth = fluid.new_synth(self._settings)
         for font in self._fonts:
-            fluid.remove_sfont(self._synth, font)
-        self._font_ids = [fluid.add_sfont(synth, font) for font in self._fonts]
+            if font is not None:
+                fluid.remove_sfont(self._synth, font)
+        self._font_ids = [-1 if font is None else fluid.add_sfont(synth, font) for font in self._fonts]
         fluid.delete_synth(self._synth)
         self._synth = synth
         self._selected: dict[int, tuple[int, int, int]] = {}  # synth channel -> its preset
@@ -151,8 +162,11 @@ class Synthesizer:
         """
         key = (position, font, bank, program)
         if key not in self._presets:
+            if self._fonts[font] is None:  # each instrument has a bank of its own there
+                return font, position, 0 if self.instruments[position].is_percussion else program
             for candidate in self._candidates(*key):
-                if self._fluid.sfont_get_preset(self._fonts[candidate[0]], *candidate[1:]):
+                pointer = self._fonts[candidate[0]]
+                if pointer is not None and self._fluid.sfont_get_preset(pointer, *candidate[1:]):
                     self._presets[key] = candidate
                     break
             else:
@@ -223,6 +237,7 @@ class Synthesizer:
         fluid = self._fluid
         with fluid.lock:
             self._renew(effects, n_channels)
+            self._compute(sounds, events, owners)
             self._tune(sounds, routes)
             groups = self._silence((end_block - preroll_block) * BLOCK_SAMPLES)
             pointers = groups.ctypes.data + np.arange(len(groups), dtype=np.uint64) * np.uint64(groups.strides[0])
@@ -294,6 +309,22 @@ class Synthesizer:
             )
         return owners, routes, n_channels
 
+    def _compute(self, sounds: Sequence[Sound], events: np.ndarray, owners: np.ndarray) -> None:
+        """Loads the presets that PROCEDURAL plays in this render; they go with the FluidSynth instance."""
+        presets: list[Preset] = []
+        for position, (instrument, sound) in enumerate(zip(self.instruments, sounds)):
+            mine = events[owners == position]
+            if self._fonts[sound.font] is None and len(mine):
+                programs = (0,) if instrument.is_percussion else np.unique(mine["program"]).tolist()
+                keys = np.unique([_moved(key, sound.shift) for key in mine["number"].tolist()]).tolist()
+                presets += make_presets(instrument, programs, keys, sound.seed, position)
+        if presets:
+            with tempfile.TemporaryDirectory(prefix="sourcesep-") as folder:
+                path = os.path.join(folder, f"{next(_numbers)}.sf2")  # FluidSynth keeps samples by name and time
+                write_soundfont(path, presets)
+                font_id = self._fluid.sfload(self._synth, path.encode(), 0)
+            self._font_ids = [font_id if font is None else one for font, one in zip(self._fonts, self._font_ids)]
+
     def _tune(self, sounds: Sequence[Sound], routes: list[dict[int, tuple[int, ...]]]) -> None:
         """Sets the generators of each sound on the channels that play it."""
         for route in routes:
@@ -344,6 +375,9 @@ class Synthesizer:
             address = pointers.ctypes.data
             self._fluid.process(self._synth, n_samples, len(pointers) - n_dry, address + 8 * n_dry, n_dry, address)
             pointers += np.uint64(4 * n_samples)
+
+
+_numbers = itertools.count()
 
 
 def _moved(key: int, semitones: int) -> int:

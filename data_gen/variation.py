@@ -1,8 +1,8 @@
 """Draws random changes at each visit to a song, so that a model does not learn one rendering by heart.
 
-A `Variation` sets the range of each draw; with its defaults nothing varies. `vary` changes the piece, `draw_effects` is
-for the synthesiser and `draw_gains` for the mix: stems still sum to the mixture. What changes whole batches (remixing,
-dropped stems) is in `sourcesep.train.augmentation`.
+A `Variation` sets the range of each draw; with its defaults nothing varies. `vary` changes the piece, `draw_effects`
+and `draw_timbre` are for the synthesiser and `draw_gains` for the mix: stems still sum to the mixture. What changes
+whole batches (remixing, dropped stems) is in `sourcesep.train.augmentation`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_gen import midi
+from data_gen import midi, soundfont_file
 from data_gen.instruments import Instrument, playable_pitches
 
 DRUM_KITS = (0, 8, 16, 24, 25, 32, 40)  # General MIDI 2 / GS kits that most SoundFonts have
@@ -29,6 +29,7 @@ class Variation:
         velocity: strength of a random curve on velocities: 127 (v / 127) ** g, with g from 1 / (1 + x) to 1 + x.
         presets: probability that an instrument plays on other ones of its programs than the piece asks for.
         reverb, chorus: probability that a visit has the effect, with a strength drawn for each instrument.
+        timbre: probability, for each instrument, that its sound is changed in FluidSynth: see `draw_timbre`.
     """
 
     transpose: int = 0
@@ -37,6 +38,7 @@ class Variation:
     presets: float = 0.0
     reverb: float = 0.0
     chorus: float = 0.0
+    timbre: float = 0.0
 
 
 class Effects(NamedTuple):
@@ -56,6 +58,7 @@ class Sound(NamedTuple):
         generators: (number of a SoundFont generator, what is added to its value) of each note.
         shift: semitones by which keys are moved; a generator tunes them back, so that other samples are heard.
         layer: (number of a SoundFont, program) of a second preset that plays the same notes; None for none.
+        seed: of the presets, where the SoundFont is computed (`procedural`).
     """
 
     font: int = 0
@@ -63,6 +66,7 @@ class Sound(NamedTuple):
     generators: tuple[tuple[int, float], ...] = ()
     shift: int = 0
     layer: tuple[int, int] | None = None
+    seed: int = 0
 
 
 def vary(
@@ -110,6 +114,49 @@ def draw_effects(n_instruments: int, variation: Variation, rng: np.random.Genera
     chorus_sends = rng.integers(0, 100, n_instruments) * has_chorus
     rooms = rng.uniform(0.2, 0.9, n_instruments)
     return tuple(map(Effects, reverb_sends.tolist(), rooms.tolist(), chorus_sends.tolist()))
+
+
+def draw_timbre(
+    sound: Sound, instrument: Instrument, notes: np.ndarray, layers: Sequence[int], rng: np.random.Generator
+) -> Sound:
+    """Returns a sound with random changes: filter, envelope, vibrato, tuning, formants, a second preset.
+
+    Args:
+        sound: what is changed.
+        instrument: what it plays.
+        notes: the NOTE_ON rows that it plays.
+        layers: numbers of the SoundFonts from which a second preset may come; empty for none.
+        rng: draws the changes.
+    """
+    generators: dict[int, float] = {
+        soundfont_file.ATTACK: rng.uniform(-1_200, 2_400),  # timecents: half to four times as long
+        soundfont_file.DECAY: rng.uniform(-1_200, 1_200),
+        soundfont_file.RELEASE: rng.uniform(-1_200, 1_200),
+        soundfont_file.FINE_TUNE: rng.uniform(-30, 30),
+    }
+    if rng.random() < 0.6:
+        generators[soundfont_file.FILTER_HZ] = rng.uniform(-4_200, 0)  # cents: from 13,500, 20 kHz, down to 1.8 kHz
+        generators[soundfont_file.RESONANCE] = rng.uniform(0, 80)  # tenths of a dB
+    shift = 0
+    if instrument.is_percussion:
+        generators[soundfont_file.COARSE_TUNE] = rng.uniform(-3, 3)
+    else:
+        if rng.random() < 0.3:
+            generators[soundfont_file.VIBRATO_CENTS] = rng.uniform(5, 30)
+            generators[soundfont_file.VIBRATO_HZ] = rng.uniform(-1_200, 0)  # cents: from 8.2 Hz down to 4.1 Hz
+        if rng.random() < 0.5:
+            shift = _shift(notes, (instrument,), 4, rng)
+            generators[soundfont_file.COARSE_TUNE] = -shift
+    layer = None
+    if len(layers) and rng.random() < 0.2:
+        programs = DRUM_KITS if instrument.is_percussion else instrument.programs
+        layer = (int(rng.choice(layers)), int(rng.choice(programs)))
+    return sound._replace(
+        generators=tuple(generators.items()),
+        shift=shift,
+        layer=layer,
+        gain=sound.gain * (1.0 if layer is None else 0.5**0.5),  # two sounds have twice the power of one
+    )
 
 
 def _shift(notes: np.ndarray, instruments: Sequence[Instrument], most: int, rng: np.random.Generator) -> int:

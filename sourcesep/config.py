@@ -18,6 +18,7 @@ from data_gen import InputError
 from data_gen.effects import EffectChances
 from data_gen.files import expand
 from data_gen.instruments import CANDIDATES, name_of
+from data_gen.soundfont_file import PROCEDURAL
 from data_gen.stems import OTHER
 from data_gen.variation import Variation
 from sourcesep.loss_terms import TERMS, check_loss, describe_terms, parse_loss
@@ -101,7 +102,8 @@ class Config:
     soundfonts: tuple[str, ...] = setting(
         (),
         "SoundFonts (SF2, SF3) to play the pieces with, separated by commas: files, folders or patterns, each with a "
-        "weight if you like, as in fonts/,drums.sf2:0.5. At each visit to a piece one is drawn for each instrument, "
+        "weight if you like, as in fonts/,drums.sf2:0.5; or the word procedural, for sounds that are computed, other "
+        "ones each time. At each visit to a piece one is drawn for each instrument, "
         "among those that have it. Empty for FluidR3_GM.sf2 if it is installed, else TimGM6mb.sf2, which pretty_midi "
         "contains.",
     )
@@ -176,6 +178,13 @@ class Config:
     vary_codec: float = _chance("a stem is encoded as MP3 and decoded, which takes longer than all other effects")
     vary_noise: float = _chance("a stem has the noise of a microphone, 30 to 60 dB below it")
     vary_master: float = _chance("the mixture, and with it every stem, passes through an equaliser and a limiter")
+    vary_timbre: float = setting(
+        0.0,
+        "Probability, for each instrument at each visit to a piece, that its sound is changed while it is played, 0 to "
+        "1: filter, envelope, vibrato, tuning, formants, a second preset.",
+        minimum=0.0,
+        maximum=1.0,
+    )
     remix: float = setting(
         0.0,
         "Probability that a chunk is replaced by a mix of stems from several chunks of its batch, 0 to 1. Keeps the "
@@ -534,6 +543,8 @@ def expand_setting(name: str, paths: Any) -> Any:
     """Returns one of PATH_SETTINGS, or a list as a tuple, with absolute paths and the home folder in place of ~."""
     if name == "solo_dir":
         return tuple(f"{instrument}:{expand(folder)}" for instrument, _, folder in (p.partition(":") for p in paths))
+    if name == "soundfonts":
+        return tuple(path if path.partition(":")[0] == PROCEDURAL else expand(path) for path in paths)
     return expand(paths) if isinstance(paths, str) else tuple(map(expand, paths))
 
 

@@ -59,7 +59,6 @@ def browser(tmp_path_factory):
     downloads = tmp_path_factory.mktemp("downloads")
     started = start_chromium(
         tmp_path_factory.mktemp("chromium"),
-        "autoplay-policy=no-user-gesture-required",
         "use-fake-device-for-media-stream",
         "use-fake-ui-for-media-stream",
     )
@@ -216,8 +215,8 @@ def test_stereo_at_another_rate_from_mp3_has_the_length_and_rate_of_the_file(ope
     subprocess.run(["ffmpeg", "-loglevel", "error", "-i", tmp_path / "song.wav", tmp_path / "song.mp3"], check=True)
     from_mp3 = separate(opened, tmp_path / "song.mp3")["bass"]
     assert abs(len(from_mp3) - 3 * RATE) < 3_000  # what an MP3 file adds
-    lag = np.argmax(np.correlate(from_mp3[:, 0], stems["bass"][RATE : RATE + 20_000, 0], "valid")) - RATE
-    assert abs(lag) < 3_000
+    searched = from_mp3[RATE - 3_000 : RATE + 23_000, 0]
+    lag = np.argmax(np.correlate(searched, stems["bass"][RATE : RATE + 20_000, 0], "valid")) - 3_000
     moved = from_mp3[RATE + lag : RATE + lag + 20_000]
     assert np.abs(moved - stems["bass"][RATE : RATE + 20_000]).max() < 0.05
 
@@ -287,7 +286,8 @@ def test_a_phone_shows_all_of_it_and_everything_has_a_name(opened, tmp_path):
     separate(opened, tmp_path / "song.wav")
     metrics_ = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
     opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics_)
-    assert opened.execute_script("return document.documentElement.scrollWidth") <= 360
+    wide = "(element) => element.getBoundingClientRect().right > 360"
+    assert not opened.execute_script(f"return [...document.querySelectorAll('*')].filter({wide})")
     opened.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     nodes = opened.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
     controls = [

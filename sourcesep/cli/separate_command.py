@@ -13,7 +13,7 @@ from absl import flags, logging
 
 from data_gen import InputError
 from data_gen.command import program
-from sourcesep.cli.common import list_scores, run
+from sourcesep.cli.common import list_scores, no_arguments, run
 from sourcesep.config import Config
 from sourcesep.interruption import Interruption
 from sourcesep.separate.file_plan import FilePlan
@@ -63,6 +63,14 @@ def separate() -> None:
     flags.DEFINE_integer(
         "jobs", 1, "Processes that separate files side by side; each loads the model.", lower_bound=1, upper_bound=1_000
     )
+    flags.DEFINE_enum(
+        "stream",
+        "",
+        ["", "stdout", "files"],
+        "Separates standard input while it comes in, a WAV file or --raw samples: to standard output, as one WAV file "
+        "with the channels of all stems one after the other, or to files.",
+    )
+    flags.DEFINE_string("raw", "", "With --stream: rate, channels and type of samples without a header: 44100,2,s16.")
     run(
         _separate,
         "Splits sound files, folders of them, or MIDI files, which it plays first; without any, a held-out song.",
@@ -88,9 +96,15 @@ def _separate(paths: list[str]) -> int:
         filename=FLAGS.filename,
         encoding=encoding,
     )
+    if FLAGS.stream:
+        no_arguments(paths)
+    elif FLAGS.raw:
+        raise InputError("--raw says what comes through a pipe: add --stream=stdout or --stream=files")
     config, stem_names, load = _choose_model(paths)
     plan.check(stem_names)
     try:
+        if FLAGS.stream:
+            return _separate_standard_input(load(), plan)
         if paths:
             return _separate_files(paths, config, stem_names, load, plan)
         assert config is not None  # _choose_model asks for files where there is no run
@@ -111,11 +125,11 @@ def _choose_model(paths: list[str]) -> tuple[Config | None, tuple[str, ...], Cal
     n_threads = max(1, (os.cpu_count() or 1) // FLAGS.jobs)
 
     if FLAGS.tflite:
-        if not paths or any(map(is_midi, paths)):
+        if not (paths or FLAGS.stream) or any(map(is_midi, paths)):
             raise InputError("--tflite splits sound files: name some, and no MIDI files")
         load = functools.partial(_load_tflite, FLAGS.tflite, FLAGS.batch_windows, n_threads)
         return None, load().stem_names, load
-    if not paths and not FLAGS.run_dir:
+    if not paths and not FLAGS.run_dir and not FLAGS.stream:
         raise InputError("name a sound file to split, or a --run_dir to split one of its held-out songs")
     from sourcesep.run_dir import PRETRAINED, RunDir
 
@@ -179,6 +193,25 @@ def _separate_files(
     if failures and n_inputs > 1:
         print(f"{len(failures)} of {n_inputs} could not be separated.", file=sys.stderr)
     return 1 if failures else 0
+
+
+def _separate_standard_input(separator: Separator, plan: FilePlan) -> int:
+    from sourcesep.separate.separate_one import separate_one, separate_stream
+    from sourcesep.separate.standard_streams import StandardInput, StandardOutput
+
+    print(f"{program()}: {separator.latency_ms:.0f} ms behind, and the time to compute", file=sys.stderr)
+    recording = StandardInput(sys.stdin.buffer, FLAGS.raw)
+    if FLAGS.stream == "files":
+        print(_describe(separate_one(separator, recording, plan, "stream")))
+        return 0
+    try:
+        labels = plan.labels(separator.stem_names)
+        output = StandardOutput(sys.stdout.buffer, labels, recording.sample_rate, recording.n_channels)
+        print(f"{program()}: {output.layout}", file=sys.stderr)
+        separate_stream(separator, recording, plan, output.write)
+    except BrokenPipeError:  # the reader has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
+    return 0
 
 
 def _separate_held_out(config: Config, load: Callable[[], Separator], plan: FilePlan) -> int:

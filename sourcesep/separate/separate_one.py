@@ -89,6 +89,21 @@ def separate_one(
     return Separated(folder, files, sdr_db, tuple(notes))
 
 
+def separate_stream(
+    separator: Separator, recording: Input, plan: FilePlan, write: Callable[[np.ndarray], None]
+) -> None:
+    """Splits a recording while it comes in.
+
+    Args:
+        separator, recording, plan: as in `separate_one`.
+        write: takes each block of what the plan selects, float32 [time, channel, label].
+
+    Raises InputError if the recording cannot be read.
+    """
+    for mixture, stems in _with_mixture(separator, recording.blocks(), recording.sample_rate):
+        write(plan.select(mixture, stems, separator.stem_names))
+
+
 def score_stems(
     references: np.ndarray, stems: np.ndarray, mixture: np.ndarray, stem_names: Sequence[str], sample_rate: int
 ) -> dict[str, float]:

@@ -99,9 +99,11 @@ export class Peaks {
     this.high = new Float32Array(4_000);
     this.count = Math.ceil((nSamples * nChannels) / this.width);
     this.n = 0;
+    this.loudest = 0;
   }
 
   add(samples) {
+    for (const sample of samples) this.loudest = Math.max(this.loudest, Math.abs(sample));
     for (let i = 0; i < samples.length; i++) {
       const bin = Math.floor((this.n + i) / this.width);
       if (samples[i] < this.low[bin]) this.low[bin] = samples[i];

@@ -196,8 +196,9 @@ function tick() {
   if (player.playing) requestAnimationFrame(tick);
 }
 
-/** Draws the waveforms; the cursor is drawn over them as a background. */
+/** Draws the waveforms, all to the scale of the loudest; the cursor is their background. */
 function draw() {
+  const loudest = Math.max(1e-3, ...(job?.stems ?? []).map(({ peaks }) => peaks.loudest));
   job?.stems.forEach(({ peaks }, index) => {
     const canvas = $("stems").children[index].querySelector("canvas");
     const width = (canvas.width = canvas.clientWidth * devicePixelRatio);
@@ -206,8 +207,8 @@ function draw() {
     context.fillStyle = getComputedStyle(canvas).color;
     for (let x = 0; x < width; x++) {
       const from = Math.floor((x * peaks.count) / width), to = Math.max(from + 1, Math.floor(((x + 1) * peaks.count) / width));
-      const high = Math.min(1, Math.max(...peaks.high.subarray(from, to)));
-      const low = Math.max(-1, Math.min(...peaks.low.subarray(from, to)));
+      const high = Math.max(...peaks.high.subarray(from, to)) / loudest;
+      const low = Math.min(...peaks.low.subarray(from, to)) / loudest;
       context.fillRect(x, (0.5 - high / 2) * height, 1, Math.max(1, ((high - low) / 2) * height));
     }
   });

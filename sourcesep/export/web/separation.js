@@ -1,7 +1,7 @@
 // Windows and resampling, as sourcesep.separate.separation and soxr have them in Python.
 
 const PASSED = 0.913; // of the lower Nyquist frequency: the band that resampling keeps, as soxr's high quality
-const REJECTION_DB = 96;
+const REJECTION_DB = 90;
 
 /** Resamples blocks of audio without seams and without delay, by a windowed sinc. */
 export class Resampler {
@@ -11,10 +11,12 @@ export class Resampler {
     this.up = to / divisor;
     this.down = from / divisor;
     const nyquist = Math.min(from, to) / 2 / from; // in cycles per sample of the input
-    const transition = 2 * Math.PI * nyquist * (1 - PASSED);
+    // To a higher rate, the band next to the Nyquist frequency may be mirrored a little: half the work.
+    const stopped = to > from ? 2 - PASSED : 1;
+    const transition = 2 * Math.PI * nyquist * (stopped - PASSED);
     this.half = from === to ? 0 : Math.ceil((REJECTION_DB - 7.95) / (2.285 * transition) / 2);
     this.taps = 2 * this.half;
-    this.coefficients = this.half ? this.design((nyquist * (1 + PASSED)) / 2) : null;
+    this.coefficients = this.half ? this.design((nyquist * (stopped + PASSED)) / 2) : null;
     this.held = Array.from({ length: nChannels }, () => new Float32Array(this.half ? this.half - 1 : 0));
     this.begin = -(this.half - 1); // number of the input sample that `held` begins with
     this.nIn = this.nOut = 0;
@@ -67,7 +69,7 @@ export class Resampler {
         let at = (place - phase) / up - (half - 1) - this.begin;
         let a = 0, b = 0;
         for (let tap = phase * taps, stop = tap + taps; tap < stop; tap += 2, at += 2) {
-          a += coefficients[tap] * input[at];
+          a += coefficients[tap] * input[at]; // two sums are faster than one
           b += coefficients[tap + 1] * input[at + 1];
         }
         output[i - first] = a + b;
