@@ -18,9 +18,9 @@ from conftest import ROOT
 from helpers import make_run, noise
 
 from data_gen import InputError
-from sourcesep.cli.web_command import make_server
 from sourcesep.export import web_page
 from sourcesep.export.exporting import export
+from sourcesep.export.web_server import make_server
 from sourcesep.separate.separation import Separator
 from sourcesep.separate.tflite_model import PACKAGED, TFLiteModel
 
