@@ -74,6 +74,14 @@ def test_a_spike_is_refused_once_the_loss_has_settled():
     assert guard.check_and_record(3 * before, 1.0)
 
 
+def test_a_loss_below_zero_is_no_spike_and_may_still_have_one():
+    guard = Guard()
+    for _ in range(10 * SETTLING_STEPS):
+        assert guard.check_and_record(-1.0, 1.0)
+    assert guard.check_and_record(0.5, 1.0)
+    assert not guard.check_and_record(11.0, 1.0)
+
+
 @pytest.mark.parametrize("loss, norm", [(np.nan, 1.0), (np.inf, 1.0), (1.0, np.nan), (1.0, np.inf)])
 def test_what_is_no_number_is_refused_from_the_first_step_on_and_counted(loss, norm):
     guard = Guard()

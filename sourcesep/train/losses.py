@@ -18,7 +18,7 @@ HOP_SAMPLES = 256  # distance between the frames of a spectrogram, in samples
 MAGNITUDE_FLOOR = 1e-6  # keeps the gradient of |STFT| finite at silence; 120 dB below full scale
 ENERGY_FLOOR = 1e-6  # mean square of a mixture at the level below which it counts as silence: 60 dB below full scale
 ROOT_FLOOR = 1e-4  # added to a normalised error before its root: bounds the gradient; 40 dB below the mixture
-LOG_FLOOR = 1e-3  # added to a normalised error before its logarithm: 30 dB below the mixture is good enough
+LOG_FLOOR = 1e-3  # normalised error below which its logarithm hardly falls: 30 dB below the mixture is good enough
 SHARE_FLOOR = 0.01  # share of a magnitude that every stem is given at least: bounds the gradient at silent estimates
 QUIET_MAGNITUDE = 1e-3  # mean magnitude of a mixture that is nearly silent: that of noise 60 dB below full scale
 
@@ -53,11 +53,11 @@ def nrmse(stems: tf.Tensor, estimates: tf.Tensor) -> tf.Tensor:
 
 
 def log_nmse(stems: tf.Tensor, estimates: tf.Tensor) -> tf.Tensor:
-    """Mean over examples and stems of log10(e + LOG_FLOOR), with e the normalised squared error.
+    """Mean over examples and stems of log10(1 + e / LOG_FLOOR), with e the normalised squared error.
 
-    It is a tenth of the negative SDR relative to the mixture: a decibel is worth the same in every stem.
+    A decibel is worth the same in every stem, until its error is near the floor.
     """
-    return tf.reduce_mean(tf.math.log(_normalised_errors(stems, estimates) + LOG_FLOOR)) / math.log(10.0)
+    return tf.reduce_mean(tf.math.log1p(_normalised_errors(stems, estimates) / LOG_FLOOR)) / math.log(10.0)
 
 
 def _normalised_errors(stems: tf.Tensor, estimates: tf.Tensor) -> tf.Tensor:

@@ -53,7 +53,11 @@ class Guard:
 
     def check_and_record(self, loss: float, gradient_norm: float) -> bool:
         """Records a step and returns whether to update the weights."""
-        is_spike = self.smoothed is not None and self._n_accepted >= SETTLING_STEPS and loss > SPIKE * self.smoothed
+        is_spike = (
+            self.smoothed is not None
+            and self._n_accepted >= SETTLING_STEPS
+            and loss - self.smoothed > (SPIKE - 1) * abs(self.smoothed)  # a loss with a difference may be negative
+        )
         if not math.isfinite(loss) or not math.isfinite(gradient_norm) or is_spike:
             self.skipped += 1
             return False
