@@ -22,8 +22,8 @@ import soundfile
 from absl import app, flags
 
 from benchmarks.browser import start_chromium, wait_until
-from sourcesep.cli.web_command import make_server
 from sourcesep.export.web_page import write_page
+from sourcesep.export.web_server import make_server
 from sourcesep.separate.separation import Separator
 from sourcesep.separate.tflite_model import PACKAGED
 

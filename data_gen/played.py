@@ -35,10 +35,9 @@ class PlayedStems:
         sample_rate: in Hz.
         variation: what is drawn for each visit to a piece.
         weights: how often each SoundFont is drawn, relative to the others; empty for equal shares.
+        n_channels: 1 or 2, of the stems.
         remix_match: probability that instruments of a draw play from other pieces, see `medley`.
     """
-
-    n_channels = 1
 
     def __init__(
         self,
@@ -48,6 +47,7 @@ class PlayedStems:
         sample_rate: int,
         variation: Variation = Variation(),  # noqa: B008 (it is immutable)
         weights: Sequence[float] = (),
+        n_channels: int = 1,
         remix_match: float = 0.0,
     ):
         self.corpus = corpus
@@ -57,6 +57,7 @@ class PlayedStems:
         self.weights = tuple(weights) or (1.0,) * len(self.soundfonts)
         self.sample_rate = sample_rate
         self.variation = variation
+        self.n_channels = n_channels
         self.remix_match = remix_match
         self._choices: list[_Choice] = []  # of each instrument, where there are several SoundFonts
         self._synthesizers: dict[tuple[str, ...], Synthesizer] = {}
@@ -166,7 +167,9 @@ class PlayedStems:
 
     def _synthesizer(self, soundfonts: tuple[str, ...]) -> Synthesizer:
         if soundfonts not in self._synthesizers:
-            self._synthesizers[soundfonts] = Synthesizer(soundfonts, self.instruments, self.sample_rate)
+            self._synthesizers[soundfonts] = Synthesizer(
+                soundfonts, self.instruments, self.sample_rate, self.n_channels
+            )
         return self._synthesizers[soundfonts]
 
 
@@ -213,10 +216,11 @@ class PlayedTake:
         self._piece, self._synthesizer, self._effects, self._sounds = piece, synthesizer, effects, sounds
 
     def stems(self, start: int, n_samples: int) -> np.ndarray:
-        """Plays a stretch; float32 [instrument, 1, time]."""
+        """Plays a stretch; float32 [instrument, channel, time]."""
         n_before = min(n_samples, max(0, -start))  # samples of silence before the piece
         offset = max(0, start) % BLOCK_SAMPLES  # the synthesiser starts at whole blocks
         n_played = n_samples - n_before + offset
         stems = self._synthesizer.render(self._piece, max(0, start), n_played, self._effects, self._sounds)[offset:]
-        stems = np.pad(stems, ((n_before, 0), (0, 0))) if n_before else stems
-        return stems.T[:, None]  # [time, instrument] to [instrument, 1, time]
+        stems = stems[:, :, None] if stems.ndim == 2 else stems  # [time, instrument, channel]
+        stems = np.pad(stems, ((n_before, 0), (0, 0), (0, 0))) if n_before else stems
+        return stems.transpose(1, 2, 0)

@@ -22,7 +22,7 @@ from data_gen.soundfont_file import PROCEDURAL
 from data_gen.stems import OTHER
 from data_gen.variation import Variation
 from sourcesep.loss_terms import TERMS, check_loss, describe_terms, parse_loss
-from sourcesep.models import MODELS, make_settings, models_with, settings_class, takes_condition
+from sourcesep.models import MODELS, make_settings, models_with, settings_class, takes_channels, takes_condition
 from sourcesep.models.settings import as_flag, check_limits, define_flag, from_flag, setting, setting_fields
 
 STEPS = 1_500  # training steps of the original report
@@ -135,6 +135,9 @@ class Config:
         "place of --validate_soundfonts. They are not trained on.",
     )
     sample_rate: int = setting(44_100, "Sample rate of the model, in Hz.", minimum=8_000, maximum=96_000)
+    channels: int = setting(
+        1, "Channels of the model: 1, or 2 for one that hears left and right together.", minimum=1, maximum=2
+    )
     chunk_ms: float = setting(100.0, "Length of a training chunk, in milliseconds.", minimum=1.0, maximum=60_000.0)
     context_ms: float = setting(
         0.0,
@@ -154,6 +157,20 @@ class Config:
         "Largest change of the level of a stem, up or down, in dB; drawn for each stem at each visit to a song.",
         minimum=0.0,
         maximum=40.0,
+    )
+    vary_pan: float = setting(
+        0.5,
+        "With --channels=2, largest shift of a stem to one side, as a share of the way; drawn for each stem at each "
+        "visit to a song.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    vary_width: float = setting(
+        0.5,
+        "With --channels=2, largest change of the difference between the channels of a stem, as a share of it; "
+        "likewise.",
+        minimum=0.0,
+        maximum=1.0,
     )
     vary_transpose: int = setting(
         3,
@@ -392,6 +409,13 @@ class Config:
             raise InputError(
                 "--blind needs --require=any, so that the model is trained on pieces without an instrument"
             )
+        if self.channels > 1 and not takes_channels(self.model):
+            raise InputError(
+                f"--channels={self.channels}: --model={self.model} has one channel; "
+                f"{', '.join(filter(takes_channels, MODELS))} can"
+            )
+        if self.channels > 1 and (self.conditioning != "none" or self.consistent):
+            raise InputError(f"--channels={self.channels}: not together with --conditioning or --consistent")
         if self.consistent:
             self.require_whole_mixture("consistent", "--noconsistent")
         check_loss(self.loss, len(self.model_stems), self.chunk_samples)

@@ -69,7 +69,9 @@ def open_validation(config: Config, source: StemSource) -> list[StemSource]:
                 raise InputError(
                     f"--validate_soundfonts={soundfont}: training hears it too, by --soundfonts; name another"
                 )
-            one = PlayedStems(played.corpus, played.instruments, (soundfont,), config.sample_rate)
+            one = PlayedStems(
+                played.corpus, played.instruments, (soundfont,), config.sample_rate, n_channels=config.channels
+            )
             one.check()
             found.append(one)
     if config.validate_stems_dir:
@@ -90,7 +92,7 @@ def open_recorded(config: Config) -> RecordedStems:
         config.other,
         config.more_stem_names,
     )
-    return RecordedStems(corpus, config.sample_rate, config.variation)
+    return RecordedStems(corpus, config.sample_rate, config.variation, config.channels)
 
 
 def open_played(config: Config, midi_dir: str) -> PlayedStems:
@@ -109,6 +111,7 @@ def open_played(config: Config, midi_dir: str) -> PlayedStems:
         config.sample_rate,
         config.variation,
         weights,
+        config.channels,
         config.remix_match,
     )
 
@@ -145,6 +148,9 @@ def make_chunker(config: Config, split: str, source: StemSource | None = None) -
         keep_silent=config.keep_silent,
         keep_solo=config.keep_solo,
         seed=config.seed,
+        n_channels=config.channels,
+        pan=config.vary_pan,
+        width=config.vary_width,
         gain_db=config.vary_gain_db,
         effects=config.effects,
         other=config.other,

@@ -17,8 +17,9 @@ from helpers import noise
 from data_gen import InputError
 from sourcesep.separate.separation import Separator
 from sourcesep.separate.standard_streams import StandardInput, StandardOutput
+from sourcesep.separate.tflite_model import PACKAGED, read_file
 
-RATE = 16_000
+RATE = read_file(PACKAGED)[1]["sample_rate_hz"]
 WAV_TYPES = {"PCM_16": 1e-4, "PCM_24": 1e-6, "PCM_32": 1e-6, "FLOAT": 0}
 
 

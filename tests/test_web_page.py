@@ -3,21 +3,26 @@
 import io
 import json
 import shutil
+import signal
 import subprocess
+import sys
 import threading
+import urllib.request
 import zipfile
 
 import numpy as np
 import pytest
 import soundfile
 from browser_helpers import press, start_chromium, wait_until
-from helpers import noise
+from conftest import ROOT
+from helpers import make_run, noise
 
 from data_gen import InputError
-from sourcesep.cli.web_command import make_server
 from sourcesep.export import web_page
+from sourcesep.export.exporting import export
+from sourcesep.export.web_server import make_server
 from sourcesep.separate.separation import Separator
-from sourcesep.separate.tflite_model import PACKAGED
+from sourcesep.separate.tflite_model import PACKAGED, TFLiteModel
 
 RATE = 44_100
 STEMS = ["drums", "piano", "strings", "bass", "other"]
@@ -310,6 +315,29 @@ def test_a_damaged_model_is_refused(browser, folder, address, damage):
         assert not browser.find_element("id", "file").is_enabled()
     finally:
         path.write_bytes(whole)
+
+
+def test_the_command_serves_the_page_with_the_headers_that_threads_need(folder):
+    script = "from sourcesep import cli; cli.web()"
+    command = [sys.executable, "-c", script, "--noopen", "--port=0", f"--page={folder}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        address = process.stdout.readline().split()[0]
+        with urllib.request.urlopen(f"{address}model.json") as response:
+            assert json.load(response)["instruments"] == STEMS
+            assert response.headers["Cross-Origin-Opener-Policy"] == "same-origin"
+            assert response.headers["Cross-Origin-Embedder-Policy"] == "require-corp"
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 0
+
+
+def test_export_writes_the_page_of_a_run(config, folder, tmp_path):
+    run = make_run(config, tmp_path / "run")
+    (exported,) = export(run.path, tmp_path / "out", ["web"], tflite_window_s=0.1)
+    assert exported.path == tmp_path / "out" / "run-web"
+    assert sorted(path.name for path in tmp_path.glob("out/*")) == ["run-web"]
+    assert sorted(path.name for path in exported.path.iterdir()) == sorted(path.name for path in folder.iterdir())
+    assert json.loads((exported.path / "model.json").read_text())["instruments"] == ["drums", "bass"]
+    assert TFLiteModel(exported.path / "model.tflite").window_samples == 800
 
 
 def test_a_page_without_litert_says_where_to_get_it(tmp_path, monkeypatch):

@@ -43,7 +43,7 @@ CARD = """# The model in the package
 
 Splits a recording into {outputs}.
 `sourcesep_separate song.wav` uses it, and `Separator.from_run()` in Python. This folder is a run directory, so that
-export.py takes it too.
+export.py takes it too; model.tflite is the same model for LiteRT, by tools/package_model.py.
 
 - **Network**: {config.model}, {n_parameters:,} parameters, stored as float16. It works at {config.sample_rate:,} Hz, so
   that stems contain nothing above {nyquist:,} Hz.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import http.server
 import pathlib
 import tempfile
 import webbrowser
@@ -14,10 +12,6 @@ from data_gen import InputError
 from sourcesep.cli.common import no_arguments, run
 
 FLAGS = flags.FLAGS
-
-# Browsers allow threads to a page only if it is isolated from others.
-HEADERS = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}
-TYPES = {".js": "text/javascript", ".wasm": "application/wasm", ".json": "application/json"}
 
 
 def web() -> None:
@@ -49,6 +43,8 @@ def _web(arguments: list[str]) -> int:
 
 
 def _serve(folder: str) -> int:
+    from sourcesep.export.web_server import make_server
+
     try:
         server = make_server(folder, FLAGS.port)
     except OSError as error:
@@ -63,20 +59,3 @@ def _serve(folder: str) -> int:
         except KeyboardInterrupt:
             pass
     return 0
-
-
-def make_server(folder: str, port: int) -> http.server.ThreadingHTTPServer:
-    """Returns a server of a folder on localhost, with the headers that threads need. Raises OSError."""
-    return http.server.ThreadingHTTPServer(("127.0.0.1", port), functools.partial(_Handler, directory=folder))
-
-
-class _Handler(http.server.SimpleHTTPRequestHandler):
-    extensions_map = {**http.server.SimpleHTTPRequestHandler.extensions_map, **TYPES}
-
-    def end_headers(self) -> None:
-        for name, value in {**HEADERS, "Cache-Control": "no-cache"}.items():
-            self.send_header(name, value)
-        super().end_headers()
-
-    def log_message(self, *_: object) -> None:
-        pass

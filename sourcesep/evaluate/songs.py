@@ -100,7 +100,8 @@ def list_held_out(
 
     @functools.lru_cache(maxsize=1)  # songs are listed SoundFont by SoundFont: each is loaded once, and then released
     def open_player(soundfont: str) -> PlayedStems:
-        return PlayedStems(corpus, played_instruments(config), (soundfont,), config.sample_rate)
+        instruments = played_instruments(config)
+        return PlayedStems(corpus, instruments, (soundfont,), config.sample_rate, n_channels=config.channels)
 
     def load(soundfont: str, split: str, index: int) -> Song:
         source = open_player(soundfont)

@@ -6,16 +6,17 @@ Sound files are read block by block. Songs are played as a whole, since their st
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from data_gen import InputError, audio
 from data_gen.midi import read_midi
-from data_gen.played import PlayedStems
 from data_gen.stems import StemSource, Take, choose_stems
 from sourcesep.config import Config
-from sourcesep.sources import open_played
+
+if TYPE_CHECKING:
+    from data_gen.played import PlayedStems
 
 TAIL_S = 2.0  # seconds that are played after the last event of a song, for notes to fade
 
@@ -131,6 +132,8 @@ class MidiPlayer:
     def play(self, path: str) -> PlayedSong:
         """Returns a file, played. Raises InputError if it cannot be, or none of the instruments plays in it."""
         if self._source is None:
+            from sourcesep.sources import open_played  # imported here: sound files do not need it
+
             self._source = open_played(self._config, "")
         return PlayedSong(self._source.play(read_midi(path)), self._source, self._config, self._stem_names)
 

@@ -6,6 +6,7 @@ import { openRecording } from "./recording.js";
 
 const MAX_KEPT_BYTES = 2 ** 31; // of stems that the browser keeps: 20 minutes of stereo at 44.1 kHz in five stems
 const SEEK_S = 5;
+const TRIAL_MS = 60_000; // that WebGPU may take to prove itself
 const wanted = new URLSearchParams(location.search); // ?threads=1&accelerator=wasm, for measurements
 
 const $ = (id) => document.getElementById(id);
@@ -13,18 +14,40 @@ const about = fetch("model.json").then((response) => response.json());
 let worker, job, player, recorder;
 
 function startWorker() {
-  worker = new Worker("worker.js");
-  worker.onmessage = ({ data }) => receive(data);
-  worker.onerror = (event) => fail(event.message || "The worker cannot be started.");
   const cores = Math.min(navigator.hardwareConcurrency ?? 1, 8);
   const threads = window.crossOriginIsolated ? Number(wanted.get("threads") ?? cores) : 1;
-  worker.postMessage({ type: "load", threads, accelerator: wanted.get("accelerator") });
+  adopt(new Worker("worker.js"));
+  worker.postMessage({ type: "load", threads, accelerator: "wasm" });
+}
+
+function adopt(newWorker) {
+  worker = newWorker;
+  worker.onmessage = ({ data }) => receive(data);
+  worker.onerror = (event) => fail(event.message || "The worker cannot be started.");
+}
+
+/** Tries WebGPU in a worker of its own, since a graphics driver may hang; that worker takes over if it is better. */
+async function tryWebGpu() {
+  const adapter = await navigator.gpu?.requestAdapter().catch(() => null);
+  if (!adapter || (adapter.info?.isFallbackAdapter && wanted.get("accelerator") !== "webgpu")) return;
+  const trial = new Worker("worker.js");
+  const end = setTimeout(() => trial.terminate(), TRIAL_MS);
+  trial.onmessage = ({ data }) => {
+    clearTimeout(end);
+    if (data.type !== "ready" || job?.working) return trial.terminate();
+    worker.terminate();
+    adopt(trial);
+    receive(data);
+  };
+  trial.postMessage({ type: "load", threads: 1, accelerator: "webgpu" });
 }
 
 function receive(data) {
-  if (data.type === "ready" || data.type === "engine") showEngine(data.engine);
-  if (data.type === "ready") setReady(true);
-  else if (data.type === "stems") take(data).catch((error) => fail(error.message));
+  if (data.type === "ready") {
+    showEngine(data.engine);
+    setReady(true);
+  }
+  if (data.type === "stems") take(data).catch((error) => fail(error.message));
   else if (data.type === "done") finish().catch((error) => fail(error.message));
   else if (data.type === "cancelled") discard("Cancelled.");
   else if (data.type === "error") fail(data.message);
@@ -299,4 +322,5 @@ about.then(({ instruments, sample_rate_hz }) => {
     "it resembles. Everything happens in this browser: nothing is uploaded.";
 });
 startWorker();
+if (wanted.get("accelerator") !== "wasm") tryWebGpu();
 window.sourcesep = { get player() { return player; }, get job() { return job; } }; // for tests

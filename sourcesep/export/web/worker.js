@@ -1,7 +1,7 @@
 // Computes: blocks of a recording in, stems out, window by window. A classic worker, since LiteRT.js loads scripts in it.
 "use strict";
 
-const NEAR = 1e-3; // WebGPU may differ from WASM by this much on the first window
+const NEAR = 1e-3; // WebGPU may differ from WebAssembly by this much
 
 let litert, parts, about, flatbuffer, engine;
 let answer = () => {}; // takes the page's answer to the stems of a window
@@ -27,17 +27,14 @@ async function load({ threads, accelerator }) {
   self.Module = { locateFile: (name) => folder + name, mainScriptUrlOrBlob: folder + loader };
   litert = await import("./litert/core.js");
   await litert.loadLiteRt(folder, { threads: threads > 1 });
-  engine = { model: await compile("wasm", threads), name: "WebAssembly", threads, accelerator };
-  self.postMessage({ type: "ready", engine: nameEngine() });
+  engine = { model: await compile("wasm", threads), name: threads > 1 ? `WebAssembly, ${threads} threads` : "WebAssembly" };
+  if (accelerator === "webgpu") await tryWebGpu();
+  self.postMessage({ type: "ready", engine: engine.name });
 }
 
 function compile(accelerator, numThreads = 1) {
   const options = { accelerator, cpuOptions: { numThreads }, gpuOptions: { precision: "fp32" } };
   return litert.loadAndCompile(new Uint8Array(flatbuffer), options);
-}
-
-function nameEngine() {
-  return engine.threads > 1 && engine.name === "WebAssembly" ? `${engine.name}, ${engine.threads} threads` : engine.name;
 }
 
 async function fetchFile(name, kind) {
@@ -65,31 +62,21 @@ async function forward(model, samples) {
   return stems;
 }
 
-/** Changes to WebGPU if that is there, runs the whole model, computes the same, and is faster. */
-async function tryWebGpu(samples) {
-  const chosen = engine.accelerator;
-  engine.accelerator = "wasm"; // one trial is enough
-  if (chosen === "wasm" || !litert.isWebGPUSupported() || !litert.getWebGpuDevice()) return;
-  try {
-    const model = await compile("webgpu");
-    const began = performance.now();
-    const expected = await forward(engine.model, samples);
-    const between = performance.now();
-    let stems = await forward(model, samples); // the first time its programs are compiled
-    const again = performance.now();
-    stems = await forward(model, samples);
-    const faster = performance.now() - again < between - began;
-    const difference = stems.reduce((most, value, i) => Math.max(most, Math.abs(value - expected[i])), 0);
-    if (model.isFullyAccelerated && difference < NEAR && (faster || chosen === "webgpu")) {
-      engine.model.delete();
-      engine = { ...engine, model, name: "WebGPU" };
-    } else {
-      model.delete();
-    }
-  } catch (error) {
-    console.info(`WebGPU does not run this model: ${error.message ?? error}`);
-  }
-  self.postMessage({ type: "engine", engine: nameEngine() });
+/** Changes to WebGPU if it runs the whole model, computes the same as WebAssembly, and is faster. */
+async function tryWebGpu() {
+  const noise = Float32Array.from({ length: about.window_samples }, (_, i) => 0.2 * Math.sin(i * i));
+  const model = await compile("webgpu");
+  const began = performance.now();
+  const expected = await forward(engine.model, noise);
+  const between = performance.now();
+  await forward(model, noise); // the first time its programs are compiled
+  const again = performance.now();
+  const stems = await forward(model, noise);
+  const isFaster = performance.now() - again < between - began;
+  const difference = stems.reduce((most, value, i) => Math.max(most, Math.abs(value - expected[i])), 0);
+  if (!model.isFullyAccelerated || !isFaster || !(difference < NEAR)) throw new Error("WebGPU is of no use here.");
+  engine.model.delete();
+  engine = { model, name: "WebGPU" };
 }
 
 async function separate({ recording }) {
@@ -120,7 +107,6 @@ async function separate({ recording }) {
   };
 
   const apply = async (window) => {
-    await tryWebGpu(window.samples[0]);
     const columns = [];
     for (const samples of window.samples) {
       const output = await forward(engine.model, samples);
