@@ -38,9 +38,12 @@ def write_page(folder: pathlib.Path, tflite: pathlib.Path, litert_dir: str = "")
         tflite: a file written by export.py.
         litert_dir: as in `find_litert`.
 
-    Raises InputError if the TFLite file is damaged, LiteRT.js is not to be had, or the folder cannot be written.
+    Raises InputError if the TFLite file is damaged or has two channels, LiteRT.js is not to be had, or the folder
+    cannot be written.
     """
     flatbuffer, description = read_file(tflite)
+    if description.get("channels", 1) != 1:
+        raise InputError(f"{tflite}: has two channels, and the page separates each channel by itself")
     litert = find_litert(litert_dir)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

@@ -92,7 +92,7 @@ class Stepper:
         """Computes gradients and, if the guard accepts them, updates the weights.
 
         Args:
-            inputs: model inputs: float32 mixture [batch, time, 1] of each device, or (mixture, condition).
+            inputs: model inputs: float32 mixture [batch, time, channel] of each device, or (mixture, condition).
             stems: float32 [batch, time, stem] of each device.
             progress: share of the training that is done, as this machine sees it.
             stop_requested: whether this machine was asked to stop; all machines receive it in the outcome.
