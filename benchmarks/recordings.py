@@ -105,6 +105,19 @@ def rate_of_source(chunker: Chunker, seconds: float = 5.0) -> tuple[float, float
     return rates[0], rates[1]
 
 
+def rate_of_soundfile(folder: pathlib.Path, suffix: str, seconds: float = 5.0) -> float:
+    """Returns the same for soundfile alone, which is what the readers of open-unmix and demucs call underneath."""
+    rng, n_windows, window_s = np.random.default_rng(0), 0, CHUNK_MS * CHUNKS_PER_VISIT / 1_000
+    began_s = time.process_time()
+    while time.process_time() < began_s + seconds:
+        song, start = n_windows % N_SONGS, int(rng.integers((SONG_S - window_s) * RATE))
+        for stem in STEMS:
+            path = folder / f"song {song}" / f"{stem}{suffix}"
+            soundfile.read(path, start=start, frames=round(window_s * RATE), dtype="float32")
+        n_windows += 1
+    return n_windows * window_s / (time.process_time() - began_s)
+
+
 def rates_of_pipeline(chunker: Chunker, seconds: float = 8.0) -> tuple[float, float]:
     """Returns seconds of audio per second of time from one worker process: (directly, through tf.data)."""
     import tensorflow as tf
@@ -157,6 +170,7 @@ def main(_: list[str]) -> None:
             direct, through = rates_of_pipeline(make_chunker(place))
             rows.setdefault("sourcesep, from one worker process (time, not processor time)", []).append(f"{direct:.0f}")
             rows.setdefault("sourcesep, the same through tf.data", []).append(f"{through:.0f} ({through / direct:.0%})")
+            rows.setdefault("soundfile alone, 44.1 kHz", []).append(f"{rate_of_soundfile(place, suffix):.0f}")
             if flags.FLAGS.torch_python:
                 command = [flags.FLAGS.torch_python, "-c", PEERS, str(place), suffix]
                 environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,8 +16,8 @@ from absl import logging
 
 from data_gen import InputError, RenderError
 from data_gen.effects import EffectChances, apply_effects
-from data_gen.stems import SILENCE_DBFS, StemSource, add_up, choose_stems
-from data_gen.variation import draw_gains
+from data_gen.stems import SILENCE_DBFS, StemSource, add_up, choose_stems, to_channels
+from data_gen.variation import draw_gains, draw_places
 
 SOLO_DB = -30.0  # an instrument plays alone when all others together are this far below it
 
@@ -28,8 +29,9 @@ class Visit(NamedTuple):
         index: number of the visit.
         song: name of the song.
         starts_s: [chunk] where in the song each chunk begins, without its context, in seconds.
-        mixture: float32 [chunk, time, 1], the sum of all stems.
-        stems: float32 [chunk, time, target], targets in the order they were named, and the other stem, if wanted, last.
+        mixture: float32 [chunk, time, channel], the sum of all stems.
+        stems: float32 [chunk, time, channel * target]: for the first channel the targets in the order they were named,
+            and the other stem, if wanted, last; then likewise for the second channel.
         n_silent, n_solo: chunks dropped because the mixture was silent, or one instrument played alone.
     """
 
@@ -47,7 +49,7 @@ class Chunker:
     """Cuts the songs of a source into chunks. It can be sent to another process.
 
     Args:
-        source: where stems come from. Several channels are averaged to one.
+        source: where stems come from.
         split: "train", "validation" or "test".
         targets: names of the stems that are wanted.
         chunk_samples: length of a chunk without its context.
@@ -55,6 +57,9 @@ class Chunker:
         chunks_per_song: how many chunks a visit cuts at most.
         keep_silent, keep_solo: share of the silent and the solo chunks that is kept, 0 to 1.
         seed: of everything that is drawn.
+        n_channels: of the chunks; one is the mean of those of the source.
+        pan, width: of two channels, where stems sound from and how wide is varied by up to this share, see
+            `variation.draw_places`.
         gain_db: each stem is made louder or softer by up to this much, in dB.
         effects: how probable each effect on the stems and on the mixture is.
         other: whether the sum of all stems that are not targets is one more stem.
@@ -72,6 +77,9 @@ class Chunker:
     gain_db: float = 0.0
     effects: EffectChances = EffectChances()
     other: bool = False
+    n_channels: int = 1
+    pan: float = 0.0
+    width: float = 0.0
 
     @property
     def time_samples(self) -> int:
@@ -88,16 +96,18 @@ class Chunker:
         n_chunks = max(1, min(self.chunks_per_song, take.n_samples // self.chunk_samples))
         start = int(rng.integers(max(1, take.n_samples - n_chunks * self.chunk_samples)))
         n_samples = n_chunks * self.chunk_samples + 2 * self.context_samples
-        stems = to_mono(take.stems(start - self.context_samples, n_samples))
-        stems = apply_effects(stems[:, None], self.source.sample_rate, self.effects, rng)[:, 0]
+        stems = to_channels(take.stems(start - self.context_samples, n_samples), self.n_channels)
+        stems = apply_effects(stems, self.source.sample_rate, self.effects, rng)
+        if self.n_channels == 2 and (self.pan or self.width):
+            stems = draw_places(len(stems), self.pan, self.width, rng) @ stems
         if self.gain_db:
-            stems = stems * draw_gains(len(stems), self.gain_db, rng)[:, None]
+            stems = stems * draw_gains(len(stems), self.gain_db, rng)[:, None, None]
         wanted = choose_stems(stems, self.source.names, self.targets, self.other)
         mixture = add_up(wanted if self.other else stems)
         inner = slice(self.context_samples, n_samples - self.context_samples)
         is_silent, is_solo = _too_easy(
-            stems[:, inner].reshape(len(stems), n_chunks, self.chunk_samples),
-            mixture[inner].reshape(n_chunks, self.chunk_samples),
+            stems[..., inner].reshape(*stems.shape[:2], n_chunks, self.chunk_samples),
+            mixture[:, inner].reshape(-1, n_chunks, self.chunk_samples),
         )
         keep = np.where(is_silent, self.keep_silent, np.where(is_solo, self.keep_solo, 1.0))
         kept = rng.random(n_chunks) < keep
@@ -107,13 +117,13 @@ class Chunker:
             index=index,
             song=take.name,
             starts_s=(start + firsts) / self.source.sample_rate,
-            mixture=self._cut([mixture], firsts),
-            stems=self._cut(wanted, firsts),
+            mixture=self._cut(mixture, firsts),
+            stems=self._cut([stem[channel] for channel in range(self.n_channels) for stem in wanted], firsts),
             n_silent=int((is_silent & ~kept).sum()),
             n_solo=int((is_solo & ~is_silent & ~kept).sum()),
         )
 
-    def _cut(self, waveforms: list[np.ndarray], firsts: np.ndarray) -> np.ndarray:
+    def _cut(self, waveforms: Sequence[np.ndarray] | np.ndarray, firsts: np.ndarray) -> np.ndarray:
         """Cuts waveforms [time of the stretch] into [chunk, time with context, waveform]; chunks begin at `firsts`."""
         chunks = np.empty((len(firsts), self.time_samples, len(waveforms)), np.float32)
         for chunk, first in zip(chunks, firsts.tolist()):  # chunk by chunk, so that it stays in the processor's cache
@@ -127,8 +137,8 @@ class HeldOut(NamedTuple):
 
     Attributes:
         name: name of the song.
-        mixture: float32 [time, 1], the sum of all stems.
-        stems: float32 [time, target], as in `Visit`.
+        mixture: float32 [time, channel], the sum of all stems.
+        stems: float32 [time, channel * target], as in `Visit`.
     """
 
     name: str
@@ -137,7 +147,14 @@ class HeldOut(NamedTuple):
 
 
 def hold_out(
-    source: StemSource, split: str, targets: tuple[str, ...], other: bool, n_samples: int, n: int, first: int = 0
+    source: StemSource,
+    split: str,
+    targets: tuple[str, ...],
+    other: bool,
+    n_samples: int,
+    n: int,
+    first: int = 0,
+    n_channels: int = 1,
 ) -> list[HeldOut]:
     """Returns the middle of each of the songs of a split, without those that are silent there.
 
@@ -150,6 +167,7 @@ def hold_out(
         n_samples: length of an excerpt; a shorter song ends in silence.
         n: number of excerpts; fewer are returned where the songs do not give as many.
         first: number of the first song that is used; after the last song comes the first one.
+        n_channels: as in `Chunker`.
 
     Raises InputError if there is none.
     """
@@ -163,33 +181,34 @@ def hold_out(
             take = source.load(split, (first + song) % size)
             if place != 0.5 and take.n_samples < 4 * n_samples:
                 continue  # it would overlap the one in the middle
-            stems = to_mono(take.stems(max(0, round(place * take.n_samples) - n_samples // 2), n_samples))
+            stems = take.stems(max(0, round(place * take.n_samples) - n_samples // 2), n_samples)
         except (InputError, RenderError) as error:
             logging.warning("%s; held-out excerpts go on without it", error)
             continue
+        stems = to_channels(stems, n_channels)
         mixture = add_up(stems)
         if np.mean(np.square(mixture)) > 10 ** (SILENCE_DBFS / 10):
             wanted = choose_stems(stems, source.names, targets, other)
-            excerpts.append(HeldOut(take.name, mixture[:, None], np.stack(wanted, axis=-1)))
+            columns = (
+                np.stack(wanted, axis=-1).transpose(1, 0, 2).reshape(n_samples, -1)
+            )  # from [channel, time, target]
+            excerpts.append(HeldOut(take.name, mixture.T, columns))
     if not excerpts:
         raise InputError(f"no song of the {split} split can be heard in its middle, so that there is no held-out audio")
     return excerpts
-
-
-def to_mono(stems: np.ndarray) -> np.ndarray:
-    """Averages channels: [stem, channel, time] to [stem, time]."""
-    return stems[:, 0] if stems.shape[1] == 1 else stems.mean(axis=1)
 
 
 def _too_easy(stems: np.ndarray, mixture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns which chunks are silent and in which one instrument plays alone, two arrays bool [chunk].
 
     Args:
-        stems: [instrument, chunk, time].
-        mixture: [chunk, time].
+        stems: [instrument, channel, chunk, time].
+        mixture: [channel, chunk, time].
     """
-    energies = np.einsum("ict,ict->ic", stems, stems) / stems.shape[2]
-    is_silent = np.einsum("ct,ct->c", mixture, mixture) / stems.shape[2] < 10 ** (SILENCE_DBFS / 10)
+    n_channels, _, n_samples = mixture.shape
+    energies = np.einsum("ihct,ihct->ihc", stems, stems).sum(axis=1) / (n_channels * n_samples)
+    mixture_energies = np.einsum("hct,hct->hc", mixture, mixture).sum(axis=0) / (n_channels * n_samples)
+    is_silent = mixture_energies < 10 ** (SILENCE_DBFS / 10)
     loudest = energies.max(axis=0)
     is_solo = energies.sum(axis=0) - loudest <= loudest * 10 ** (SOLO_DB / 10)
     return is_silent, is_solo & (len(stems) > 1)

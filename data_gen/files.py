@@ -10,6 +10,8 @@ from collections.abc import Iterator
 
 from absl import logging
 
+from data_gen import InputError
+
 
 @contextlib.contextmanager
 def replacing(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
@@ -45,6 +47,20 @@ def short_name(path: str | os.PathLike[str]) -> str:
 def expand(path: str) -> str:
     """Returns a path that a user typed as an absolute one, with the home folder in place of ~; "" stays ""."""
     return os.path.abspath(os.path.expanduser(path)) if path else ""
+
+
+def split_weight(entry: str) -> tuple[str, float]:
+    """Splits PATH or PATH:WEIGHT; the weight is 1 where none is given. Raises InputError unless it is above 0."""
+    path, colon, text = entry.rpartition(":")
+    try:
+        weight = float(text)
+    except ValueError:
+        return entry, 1.0  # a colon of the path itself
+    if not colon:
+        return entry, 1.0
+    if not 0 < weight < float("inf"):
+        raise InputError(f"{entry}: the weight after the colon must be a number above 0")
+    return path, weight
 
 
 def walk(folder: str | os.PathLike[str]) -> Iterator[tuple[str, list[str], list[str]]]:

@@ -12,11 +12,14 @@ from absl import logging
 from data_gen import InputError
 from data_gen.corpus import Corpus
 from data_gen.instruments import Instrument
+from data_gen.medley import combine
 from data_gen.midi import Piece
 from data_gen.soundfont_file import PROCEDURAL
 from data_gen.soundfonts import Profile, match_levels, profile
 from data_gen.synth import BLOCK_SAMPLES, Synthesizer
 from data_gen.variation import Effects, Sound, Variation, draw_effects, draw_timbre, vary
+
+_TRIES = 4  # pieces that are looked at for one that has an instrument
 
 
 class PlayedStems:
@@ -32,9 +35,9 @@ class PlayedStems:
         sample_rate: in Hz.
         variation: what is drawn for each visit to a piece.
         weights: how often each SoundFont is drawn, relative to the others; empty for equal shares.
+        n_channels: 1 or 2, of the stems.
+        remix_match: probability that instruments of a draw play from other pieces, see `medley`.
     """
-
-    n_channels = 1
 
     def __init__(
         self,
@@ -44,6 +47,8 @@ class PlayedStems:
         sample_rate: int,
         variation: Variation = Variation(),  # noqa: B008 (it is immutable)
         weights: Sequence[float] = (),
+        n_channels: int = 1,
+        remix_match: float = 0.0,
     ):
         self.corpus = corpus
         self.instruments = tuple(instruments)
@@ -52,6 +57,8 @@ class PlayedStems:
         self.weights = tuple(weights) or (1.0,) * len(self.soundfonts)
         self.sample_rate = sample_rate
         self.variation = variation
+        self.n_channels = n_channels
+        self.remix_match = remix_match
         self._choices: list[_Choice] = []  # of each instrument, where there are several SoundFonts
         self._synthesizers: dict[tuple[str, ...], Synthesizer] = {}
 
@@ -64,10 +71,11 @@ class PlayedStems:
 
     def draw(self, split: str, rng: np.random.Generator) -> PlayedTake:
         """Returns a random piece, varied, each instrument through a random SoundFont."""
-        n_pieces = self.corpus.size(split)
-        if not n_pieces:
+        if not self.corpus.size(split):
             raise InputError(f"no piece in the {split} split: it takes about ten songs to have one")
-        piece = self.corpus.load(split, int(rng.integers(n_pieces)))
+        piece = self.corpus.load(split, self.corpus.draw(split, rng))
+        if self.remix_match and rng.random() < self.remix_match:
+            piece = self._remix(split, piece, rng)
         self.check()
         sounds = tuple(choice.draw(rng) for choice in self._choices)
         piece = vary(piece, self.instruments, self.variation, rng)
@@ -75,6 +83,19 @@ class PlayedStems:
         if self.variation.timbre:
             sounds = tuple(self._draw_timbres(piece, sounds, rng))
         return PlayedTake(piece, self._synthesizer(self.soundfonts), effects, sounds)
+
+    def _remix(self, split: str, piece: Piece, rng: np.random.Generator) -> Piece:
+        """Returns a piece in which half of the instruments, and those that it lacks, play from other pieces."""
+        parts: dict[Instrument, Piece] = {}
+        for instrument in self.instruments:
+            if len(piece.notes_of(instrument)) and rng.random() < 0.5:
+                continue
+            for _ in range(_TRIES):
+                other = self.corpus.load(split, self.corpus.draw(split, rng))
+                if len(other.notes_of(instrument)):
+                    parts[instrument] = other
+                    break
+        return combine(piece, parts, self.instruments, rng) if parts else piece
 
     def _draw_timbres(self, piece: Piece, sounds: Sequence[Sound], rng: np.random.Generator) -> Iterator[Sound]:
         for position, instrument in enumerate(self.instruments):
@@ -146,7 +167,9 @@ class PlayedStems:
 
     def _synthesizer(self, soundfonts: tuple[str, ...]) -> Synthesizer:
         if soundfonts not in self._synthesizers:
-            self._synthesizers[soundfonts] = Synthesizer(soundfonts, self.instruments, self.sample_rate)
+            self._synthesizers[soundfonts] = Synthesizer(
+                soundfonts, self.instruments, self.sample_rate, self.n_channels
+            )
         return self._synthesizers[soundfonts]
 
 
@@ -193,10 +216,11 @@ class PlayedTake:
         self._piece, self._synthesizer, self._effects, self._sounds = piece, synthesizer, effects, sounds
 
     def stems(self, start: int, n_samples: int) -> np.ndarray:
-        """Plays a stretch; float32 [instrument, 1, time]."""
+        """Plays a stretch; float32 [instrument, channel, time]."""
         n_before = min(n_samples, max(0, -start))  # samples of silence before the piece
         offset = max(0, start) % BLOCK_SAMPLES  # the synthesiser starts at whole blocks
         n_played = n_samples - n_before + offset
         stems = self._synthesizer.render(self._piece, max(0, start), n_played, self._effects, self._sounds)[offset:]
-        stems = np.pad(stems, ((n_before, 0), (0, 0))) if n_before else stems
-        return stems.T[:, None]  # [time, instrument] to [instrument, 1, time]
+        stems = stems[:, :, None] if stems.ndim == 2 else stems  # [time, instrument, channel]
+        stems = np.pad(stems, ((n_before, 0), (0, 0), (0, 0))) if n_before else stems
+        return stems.transpose(1, 2, 0)

@@ -21,7 +21,7 @@ from absl import app, flags, logging
 from data_gen import InputError, midi, procedural
 from data_gen.channels import DRUM_CHANNEL
 from data_gen.command import exit_status
-from data_gen.files import short_name, walk, write_atomically
+from data_gen.files import short_name, split_weight, walk, write_atomically
 from data_gen.index import cache_dir
 from data_gen.instruments import CANDIDATES, DRUM_BANK, Instrument, parse_instruments, playable_pitches
 from data_gen.soundfont_file import PROCEDURAL, SoundFontFile
@@ -65,20 +65,6 @@ def expand_soundfonts(entries: Iterable[str]) -> dict[str, float]:
             raise InputError(f"--soundfonts={entry}: no SoundFont (*.sf2, *.sf3) there")
         found.update(dict.fromkeys(files, weight))
     return found
-
-
-def split_weight(entry: str) -> tuple[str, float]:
-    """Splits PATH or PATH:WEIGHT; the weight is 1 where none is given. Raises InputError unless it is above 0."""
-    path, colon, text = entry.rpartition(":")
-    try:
-        weight = float(text)
-    except ValueError:
-        return entry, 1.0  # a colon of the path itself
-    if not colon:
-        return entry, 1.0
-    if not 0 < weight < float("inf"):
-        raise InputError(f"{entry}: the weight after the colon must be a number above 0")
-    return path, weight
 
 
 # ---- What a file plays, and how loud --------------------------------------------------------------------------------

@@ -84,6 +84,16 @@ def add_up(stems: Iterable[np.ndarray]) -> np.ndarray:
     return total
 
 
+def to_channels(stems: np.ndarray, n_channels: int) -> np.ndarray:
+    """Returns stems [stem, channel, time] with `n_channels`: one is the mean of all; others are copies of one.
+
+    Raises ValueError for other numbers of channels.
+    """
+    if n_channels == 1 and stems.shape[1] > 1:
+        return stems.mean(axis=1, keepdims=True)
+    return np.broadcast_to(stems, (len(stems), n_channels, stems.shape[2]))
+
+
 def choose_stems(
     stems: Sequence[np.ndarray] | np.ndarray, names: Sequence[str], targets: Sequence[str], other: bool
 ) -> list[np.ndarray]:

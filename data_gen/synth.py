@@ -50,6 +50,7 @@ class Synthesizer:
             render, from the seeds of its sounds.
         instruments: the instruments to play, in the order of the stems. No others are played.
         sample_rate: in Hz, 8,000 to 96,000.
+        n_channels: 1, the mean of left and right, or 2.
 
     Raises InputError if a SoundFont is missing or damaged, or if none has a preset for one of the instruments.
     """
@@ -59,6 +60,7 @@ class Synthesizer:
         soundfonts: str | pathlib.Path | Sequence[str | pathlib.Path],
         instruments: Sequence[Instrument],
         sample_rate: int,
+        n_channels: int = 1,
     ):
         paths = [soundfonts] if isinstance(soundfonts, (str, pathlib.Path)) else soundfonts
         for path in paths:
@@ -67,6 +69,7 @@ class Synthesizer:
         self.soundfonts = tuple(map(str, paths))
         self.instruments = tuple(instruments)
         self.sample_rate = sample_rate
+        self.n_channels = n_channels
         n_groups = len(self.instruments)
         if n_groups > 16:
             raise InputError(f"{n_groups} instruments: FluidSynth has channels for 16 at once")
@@ -212,7 +215,7 @@ class Synthesizer:
             sounds: one entry per instrument; empty for the first SoundFont as it is.
 
         Returns:
-            float32 [time, instrument], mono (the mean of left and right), in the order of `instruments`.
+            float32 [time, instrument] in the order of `instruments`, or [time, instrument, channel] for two channels.
 
         Raises:
             RenderError: FluidSynth warned or failed.
@@ -253,11 +256,14 @@ class Synthesizer:
             if fluid.log:
                 raise RenderError(f"{piece.name}: FluidSynth with {', '.join(self.soundfonts)}: {'; '.join(fluid.log)}")
             stereo = groups[:, n_preroll : n_preroll + n_samples]
-            stems = stereo[0::2] + stereo[1::2]
+            if self.n_channels == 1:
+                stems = stereo[0::2] + stereo[1::2]
+            else:
+                stems = (2 * stereo).reshape(-1, 2, n_samples)  # to [instrument, channel, time]
             for stem, sound in zip(stems, sounds):
                 if sound.gain != 1.0:
                     stem *= np.float32(sound.gain)
-            return stems.T
+            return np.moveaxis(stems, -1, 0)
 
     def _silence(self, n_samples: int) -> np.ndarray:
         """Returns zeros [2 * instrument, time] to render into. The memory is reused, since new pages cost time."""

@@ -105,6 +105,26 @@ def draw_gains(n_stems: int, gain_db: float, rng: np.random.Generator) -> np.nda
     return (10 ** (rng.uniform(-gain_db, gain_db, n_stems) / 20)).astype(np.float32)
 
 
+def draw_places(n_stems: int, pan: float, width: float, rng: np.random.Generator) -> np.ndarray:
+    """Draws where stems of two channels sound from, and how wide.
+
+    Args:
+        n_stems: number of stems.
+        pan: largest shift to one side, as a share of the way: at 1 a stem may come from one side alone.
+        width: largest change of the difference of the channels, as a share of it.
+        rng: draws both for each stem.
+
+    Returns:
+        float32 [stem, new channel, channel], a matrix for each stem. Its energy stays about the same.
+    """
+    angles = np.pi / 4 * (1 + rng.uniform(-pan, pan, n_stems))  # left is their cosine, right their sine
+    widths = 1 + rng.uniform(-width, width, n_stems)
+    same, across = (1 + widths) / 2, (1 - widths) / 2
+    widened = np.array([[same, across], [across, same]])
+    balance = np.sqrt(2) * np.array([np.cos(angles), np.sin(angles)])
+    return (balance[:, None] * widened).transpose(2, 0, 1).astype(np.float32)
+
+
 def draw_effects(n_instruments: int, variation: Variation, rng: np.random.Generator) -> tuple[Effects, ...]:
     """Returns the effects of each instrument, or () if this visit has none, which is faster to render."""
     has_reverb, has_chorus = rng.random(2) < (variation.reverb, variation.chorus)

@@ -22,7 +22,7 @@ from data_gen.soundfont_file import PROCEDURAL
 from data_gen.stems import OTHER
 from data_gen.variation import Variation
 from sourcesep.loss_terms import TERMS, check_loss, describe_terms, parse_loss
-from sourcesep.models import MODELS, make_settings, models_with, settings_class, takes_condition
+from sourcesep.models import MODELS, make_settings, models_with, settings_class, takes_channels, takes_condition
 from sourcesep.models.settings import as_flag, check_limits, define_flag, from_flag, setting, setting_fields
 
 STEPS = 1_500  # training steps of the original report
@@ -70,7 +70,24 @@ class Config:
         "Adds a last layer that corrects the stems so that they sum to the mixture; needs all instruments as "
         "--targets, or --other.",
     )
-    midi_dir: str = setting("", "Folder of MIDI files to train on, read recursively; empty for composed pieces.")
+    midi_dir: str = setting(
+        "",
+        "Folders of MIDI files to train on, read recursively, separated by commas, each with a weight if you like, as "
+        "in songs,quartets:0.5, which says how often each of its songs is played. Empty for composed pieces.",
+    )
+    composed_share: float = setting(
+        0.0,
+        "Share of the visits to pieces that play composed ones, where --midi_dir is given, 0 to 1.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    remix_match: float = setting(
+        0.0,
+        "Probability that instruments of a visit play from other pieces, matched in tempo and key, 0 to 1. Makes bands "
+        "of folders that hold one kind of instrument each; these need --require=any.",
+        minimum=0.0,
+        maximum=1.0,
+    )
     stems_dir: tuple[str, ...] = setting(
         (),
         "Folders of recorded songs to train on, separated by commas, in place of MIDI or beside it (--midi_share): a "
@@ -112,7 +129,15 @@ class Config:
         "SoundFonts that training does not hear, separated by commas; the best weights are then chosen by how well the "
         "model separates held-out songs that are played through them. Empty for the first of --soundfonts.",
     )
+    validate_stems_dir: tuple[str, ...] = setting(
+        (),
+        "Folders of recorded songs, in the layouts of --stems_dir, by which the best weights are chosen, beside or in "
+        "place of --validate_soundfonts. They are not trained on.",
+    )
     sample_rate: int = setting(44_100, "Sample rate of the model, in Hz.", minimum=8_000, maximum=96_000)
+    channels: int = setting(
+        1, "Channels of the model: 1, or 2 for one that hears left and right together.", minimum=1, maximum=2
+    )
     chunk_ms: float = setting(100.0, "Length of a training chunk, in milliseconds.", minimum=1.0, maximum=60_000.0)
     context_ms: float = setting(
         0.0,
@@ -132,6 +157,20 @@ class Config:
         "Largest change of the level of a stem, up or down, in dB; drawn for each stem at each visit to a song.",
         minimum=0.0,
         maximum=40.0,
+    )
+    vary_pan: float = setting(
+        0.5,
+        "With --channels=2, largest shift of a stem to one side, as a share of the way; drawn for each stem at each "
+        "visit to a song.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    vary_width: float = setting(
+        0.5,
+        "With --channels=2, largest change of the difference between the channels of a stem, as a share of it; "
+        "likewise.",
+        minimum=0.0,
+        maximum=1.0,
     )
     vary_transpose: int = setting(
         3,
@@ -370,6 +409,13 @@ class Config:
             raise InputError(
                 "--blind needs --require=any, so that the model is trained on pieces without an instrument"
             )
+        if self.channels > 1 and not takes_channels(self.model):
+            raise InputError(
+                f"--channels={self.channels}: --model={self.model} has one channel; "
+                f"{', '.join(filter(takes_channels, MODELS))} can"
+            )
+        if self.channels > 1 and (self.conditioning != "none" or self.consistent):
+            raise InputError(f"--channels={self.channels}: not together with --conditioning or --consistent")
         if self.consistent:
             self.require_whole_mixture("consistent", "--noconsistent")
         check_loss(self.loss, len(self.model_stems), self.chunk_samples)
@@ -536,13 +582,15 @@ class Config:
 
 
 # Settings that are paths, or lists of them.
-PATH_SETTINGS = ("midi_dir", "soundfonts", "validate_soundfonts", "stems_dir", "solo_dir")
+PATH_SETTINGS = ("midi_dir", "soundfonts", "validate_soundfonts", "stems_dir", "validate_stems_dir", "solo_dir")
 
 
 def expand_setting(name: str, paths: Any) -> Any:
     """Returns one of PATH_SETTINGS, or a list as a tuple, with absolute paths and the home folder in place of ~."""
     if name == "solo_dir":
         return tuple(f"{instrument}:{expand(folder)}" for instrument, _, folder in (p.partition(":") for p in paths))
+    if name == "midi_dir" and not os.path.isdir(paths):
+        return ",".join(map(expand, paths.split(",")))
     if name == "soundfonts":
         return tuple(path if path.partition(":")[0] == PROCEDURAL else expand(path) for path in paths)
     return expand(paths) if isinstance(paths, str) else tuple(map(expand, paths))

@@ -50,26 +50,36 @@ def open_source(config: Config) -> StemSource:
 def open_validation(config: Config, source: StemSource) -> list[StemSource]:
     """Returns the sources whose validation songs choose the best weights of a run.
 
-    They are one for each of --validate_soundfonts; without any, the songs of training as they are.
+    They are one for each of --validate_soundfonts, and one of all songs of --validate_stems_dir; without any, the songs
+    of training as they are.
 
     Args:
         config: of the run.
         source: what the run is trained on.
 
-    Raises InputError if a SoundFont is missing, damaged, lacks an instrument, or is one that training hears.
+    Raises InputError if a SoundFont is missing, damaged, lacks an instrument, or is one that training hears; and like
+    `open_recorded`.
     """
-    if not config.validate_soundfonts:
-        return [source]
-    heard = {os.path.realpath(soundfont) for soundfont in list_soundfonts(config)}
-    played = open_played(config, config.midi_dir)
     found: list[StemSource] = []
-    for soundfont in expand_soundfonts(config.validate_soundfonts):
-        if os.path.realpath(soundfont) in heard:
-            raise InputError(f"--validate_soundfonts={soundfont}: training hears it too, by --soundfonts; name another")
-        one = PlayedStems(played.corpus, played.instruments, (soundfont,), config.sample_rate)
-        one.check()
-        found.append(one)
-    return found
+    if config.validate_soundfonts:
+        heard = {os.path.realpath(soundfont) for soundfont in list_soundfonts(config)}
+        played = open_played(config, config.midi_dir)
+        for soundfont in expand_soundfonts(config.validate_soundfonts):
+            if os.path.realpath(soundfont) in heard:
+                raise InputError(
+                    f"--validate_soundfonts={soundfont}: training hears it too, by --soundfonts; name another"
+                )
+            one = PlayedStems(
+                played.corpus, played.instruments, (soundfont,), config.sample_rate, n_channels=config.channels
+            )
+            one.check()
+            found.append(one)
+    if config.validate_stems_dir:
+        recorded = open_recorded(dataclasses.replace(config, stems_dir=config.validate_stems_dir, require="any"))
+        songs = [song for of_split in recorded.corpus.splits.values() for song in of_split]
+        recorded.corpus.splits = {"train": [], "validation": songs, "test": []}
+        found.append(recorded)
+    return found or [source]
 
 
 def open_recorded(config: Config) -> RecordedStems:
@@ -82,7 +92,7 @@ def open_recorded(config: Config) -> RecordedStems:
         config.other,
         config.more_stem_names,
     )
-    return RecordedStems(corpus, config.sample_rate, config.variation)
+    return RecordedStems(corpus, config.sample_rate, config.variation, config.channels)
 
 
 def open_played(config: Config, midi_dir: str) -> PlayedStems:
@@ -91,10 +101,19 @@ def open_played(config: Config, midi_dir: str) -> PlayedStems:
     SoundFonts are loaded when they are first used. Raises InputError like `corpus.open_corpus`.
     """
     instruments = played_instruments(config)
-    corpus = open_corpus(midi_dir, instruments, config.require, config.seed)
+    corpus = open_corpus(midi_dir, instruments, config.require, config.seed, config.composed_share)
     soundfonts = list_soundfonts(config)
     weights = tuple(soundfonts.values())
-    return PlayedStems(corpus, instruments, tuple(soundfonts), config.sample_rate, config.variation, weights)
+    return PlayedStems(
+        corpus,
+        instruments,
+        tuple(soundfonts),
+        config.sample_rate,
+        config.variation,
+        weights,
+        config.channels,
+        config.remix_match,
+    )
 
 
 def played_instruments(config: Config) -> tuple[Instrument, ...]:
@@ -129,6 +148,9 @@ def make_chunker(config: Config, split: str, source: StemSource | None = None) -
         keep_silent=config.keep_silent,
         keep_solo=config.keep_solo,
         seed=config.seed,
+        n_channels=config.channels,
+        pan=config.vary_pan,
+        width=config.vary_width,
         gain_db=config.vary_gain_db,
         effects=config.effects,
         other=config.other,

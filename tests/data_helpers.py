@@ -88,6 +88,10 @@ class Handmade:
         """Number of pieces."""
         return len(self.pieces)
 
+    def draw(self, split: str, rng: np.random.Generator) -> int:
+        """Number of a random piece."""
+        return int(rng.integers(len(self.pieces)))
+
     def name(self, split: str, index: int) -> str:
         """Name of a piece."""
         return self.pieces[index].name

@@ -50,7 +50,11 @@ def songs(first: int, last: int) -> dict[str, bytes]:
 
 
 def split_by_path(opened: MidiCorpus) -> dict[str, str]:
-    return {entry.path: split for split, entries in opened.splits.items() for entry in entries}
+    return {
+        os.path.relpath(entry.path, opened.midi_dir): split
+        for split, entries in opened.splits.items()
+        for entry in entries
+    }
 
 
 def index_path(cache_dir: pathlib.Path) -> pathlib.Path:
@@ -323,7 +327,7 @@ def test_the_same_music_in_another_guise_is_the_same_song_and_only_one_copy_is_u
     assert named["z/another name.mid"] == named["2.mid"]
     assert len(set(named.values())) == 3
     opened = MidiCorpus(str(tmp_path), [PIANO, STRINGS], "any", progress=False)
-    used = {entry.path for entries in opened.splits.values() for entry in entries}
+    used = {os.path.basename(entry.path) for entries in opened.splits.values() for entry in entries}
     assert used == {"1.mid", "2.mid", "3.mid"}
 
 
@@ -365,7 +369,10 @@ def many(tmp_path_factory) -> str:
 def test_no_song_is_on_two_sides_and_each_is_used_once(many):
     named = {entry.path: entry.song for entry in scan(many, False)}
     opened = MidiCorpus(many, [PIANO], progress=False)
-    sides = {split: [named[entry.path] for entry in entries] for split, entries in opened.splits.items()}
+    sides = {
+        split: [named[os.path.relpath(entry.path, opened.midi_dir)] for entry in entries]
+        for split, entries in opened.splits.items()
+    }
     used = sides["train"] + sides["validation"] + sides["test"]
     assert sorted(used) == sorted(set(named.values()))
     assert len(used) == 60

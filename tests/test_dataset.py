@@ -61,8 +61,14 @@ def chunks_to_remix(n_chunks=64):
     return numbers * 1_001_001, tf.concat([numbers, numbers * 1_000], axis=2)
 
 
+def augmented(augmentation, probability, mixture, stems):
+    """What an augmentation makes of chunks of one channel: (mixture, stems)."""
+    four_axes = augmentation(mixture[:, :, None], stems[:, :, None], probability, tf.constant([1, 2]))
+    return [np.asarray(part)[:, :, 0] for part in four_axes]
+
+
 def test_remixed_stems_come_from_any_chunk_and_make_up_the_mixture_with_the_remainder_of_another():
-    remixed = remix_stems(*chunks_to_remix(), 1.0, tf.constant([1, 2]))
+    remixed = augmented(remix_stems, 1.0, *chunks_to_remix())
     mixture, stems = (np.asarray(part, np.float64) for part in remixed)
     remainder = mixture - stems.sum(axis=2, keepdims=True)
     parts = np.round(np.concatenate([stems, remainder], axis=2) / [1, 1_000, 1_000_000])
@@ -75,15 +81,15 @@ def test_remixed_stems_come_from_any_chunk_and_make_up_the_mixture_with_the_rema
 
 def test_remix_leaves_the_other_chunks_as_they_are():
     mixture, stems = chunks_to_remix()
-    after_mixture, after_stems = remix_stems(mixture, stems, 0.5, tf.constant([1, 2]))
-    kept = np.all(np.asarray(after_stems) == np.asarray(stems), axis=(1, 2))
+    after_mixture, after_stems = augmented(remix_stems, 0.5, mixture, stems)
+    kept = np.all(after_stems == np.asarray(stems), axis=(1, 2))
     assert 16 <= kept.sum() <= 48
     np.testing.assert_allclose(after_mixture[kept], mixture[kept], rtol=1e-6)
 
 
 def test_a_dropped_stem_is_silent_and_missing_in_the_mixture_and_the_rest_stays():
     mixture, stems = chunks_to_remix(500)
-    after_mixture, after_stems = (np.asarray(part) for part in drop_stems(mixture, stems, 0.2, tf.constant([1, 2])))
+    after_mixture, after_stems = augmented(drop_stems, 0.2, mixture, stems)
     is_kept = after_stems == np.asarray(stems)
     assert (is_kept | (after_stems == 0)).all()
     assert (is_kept == is_kept[:, :1]).all()  # as a whole

@@ -7,6 +7,7 @@ import pathlib
 import keras
 import numpy as np
 import pytest
+import soundfile
 from conftest import SOUNDFONT, change
 from data_helpers import BASS, DRUMS, Handmade, band_rows, piece, write_sine_soundfont
 
@@ -38,6 +39,19 @@ def test_validation_songs_sound_through_soundfonts_that_training_does_not_hear(c
     for soundfont, message in ((SOUNDFONT, "training hears it too"), ("/no.sf2", "no such SoundFont")):
         with pytest.raises(InputError, match=message):
             sources.open_validation(change(config, validate_soundfonts=(soundfont,)), source)
+
+
+def test_recorded_songs_choose_the_weights_whatever_split_they_would_belong_to(config, sine, tmp_path):
+    rng = np.random.default_rng(0)
+    for song in ("one", "two", "three"):
+        (tmp_path / song).mkdir()
+        for stem in ("drums", "bass"):
+            soundfile.write(tmp_path / song / f"{stem}.wav", 0.1 * rng.standard_normal(16_000), 8_000)
+    config = change(config, validate_soundfonts=(sine,), validate_stems_dir=(str(tmp_path),))
+    played, recorded = sources.open_validation(config, sources.open_source(config))
+    assert played.soundfonts == (sine,)
+    assert [recorded.size(split) for split in ("train", "validation", "test")] == [0, 3, 0]
+    assert len(Excerpts([recorded], False, config.stem_names)._excerpts) == 3
 
 
 def test_the_spread_over_the_excerpts_is_stated_and_the_gain_over_a_constant(sine):

@@ -18,7 +18,7 @@ import numpy as np
 from absl import logging
 
 from data_gen import InputError
-from data_gen.corpus import Corpus, MidiCorpus
+from data_gen.corpus import Corpus, MidiCorpus, split_folders
 from data_gen.fingerprint import SAME_RECORDING
 from data_gen.instruments import parse_instruments
 from data_gen.layouts import RecordedSong, assign, find_songs, list_sound_files
@@ -26,8 +26,10 @@ from data_gen.played import PlayedStems
 from data_gen.recorded_corpus import UsableSong
 from data_gen.recorded_index import examine_songs
 from data_gen.songs import SAME_SONG
+from data_gen.soundfont_file import PROCEDURAL
 from data_gen.soundfonts import profile
 from data_gen.stems import OTHER, add_up
+from data_gen.synth import default_soundfont
 from data_gen.windows import open_stem
 from sourcesep.config import Config
 from sourcesep.evaluate import recordings
@@ -98,7 +100,8 @@ def list_held_out(
 
     @functools.lru_cache(maxsize=1)  # songs are listed SoundFont by SoundFont: each is loaded once, and then released
     def open_player(soundfont: str) -> PlayedStems:
-        return PlayedStems(corpus, played_instruments(config), (soundfont,), config.sample_rate)
+        instruments = played_instruments(config)
+        return PlayedStems(corpus, instruments, (soundfont,), config.sample_rate, n_channels=config.channels)
 
     def load(soundfont: str, split: str, index: int) -> Song:
         source = open_player(soundfont)
@@ -106,20 +109,26 @@ def list_held_out(
         stems = {name: played.references[:, :, i] for i, name in enumerate(config.stem_names)}
         return Song(played.sample_rate, played.mixture, stems)
 
+    folders = [folder for folder in split_folders(midi_dir or config.midi_dir) if folder]
+    root = os.path.commonpath([os.path.abspath(folder) for folder in folders]) if folders else "."
     for soundfont in soundfonts or _complete(trained_with, config):
         if not os.path.isfile(soundfont):
             raise InputError(f"no such SoundFont: {soundfont}")
         heard = "" if any(_is_same_soundfont(soundfont, other) for other in trained_with) else "not "
         condition = f"{os.path.basename(soundfont)} ({heard}heard in training)"
         for split, index in held_out[:n_songs]:
-            name = os.path.relpath(corpus.name(split, index), midi_dir or config.midi_dir or ".")
+            name = os.path.relpath(corpus.name(split, index), root)
             songs.append(LazySong(name, condition, functools.partial(load, soundfont, split, index)))
     return songs
 
 
 def _complete(soundfonts: Iterable[str], config: Config) -> list[str]:
-    """Returns the SoundFonts that have all instruments; all of them, where none has, so that the error names one."""
-    paths, instruments = list(soundfonts), played_instruments(config)
+    """Returns the SoundFonts that have all instruments; where none has, all of them, so that the error names one.
+
+    Computed ones are not among them: they never sound the same.
+    """
+    paths = [path for path in soundfonts if path != PROCEDURAL] or [default_soundfont()]
+    instruments = played_instruments(config)
     if len(paths) < 2:
         return paths
     return [path for path in paths if all(map(profile(path).plays, instruments))] or paths

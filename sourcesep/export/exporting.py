@@ -17,6 +17,7 @@ from absl import logging
 
 from data_gen import InputError
 from data_gen.chunks import hold_out
+from data_gen.corpus import split_folders
 from data_gen.files import replacing
 from data_gen.instruments import parse_instruments
 from data_gen.stems import StemSource
@@ -33,8 +34,8 @@ from sourcesep.sources import open_source
 FORMATS = ("saved_model", "tflite", "web")
 WEB_TYPE = "float16"  # half the size to load; the packaged weights are float16 anyway
 CHECKED_S = 10.0  # length of the held-out excerpt on which TFLite files are compared with the Keras model, in seconds
-# A TFLite file that loses more SDR is reported as worse. Of the 8-bit types, the packaged model loses 0.04 dB
-# with the better and 1.3 dB with the worse one (docs/serving.md).
+# A TFLite file that loses more SDR is reported as worse. The packaged model loses up to 0.2 dB in the 8-bit types
+# (docs/serving.md).
 MAX_SDR_LOST_DB = 1.0
 CALIBRATION_S = 12.0  # total length of the training excerpts that int8 files are calibrated on, in seconds,
 CALIBRATION_WINDOWS = 4  # and the smallest number of them, so that long windows come from several songs too
@@ -124,6 +125,7 @@ def describe(config: Config, field: ReceptiveField) -> dict[str, Any]:
         "model": config.model,
         "instruments": config.stem_names,
         "sample_rate_hz": config.sample_rate,
+        "channels": config.channels,
         "receptive_field_samples": field._asdict(),
     }
 
@@ -153,15 +155,16 @@ def _export_tflite(
     window_samples = description["window_samples"]
     window_s = window_samples / config.sample_rate
     n_checked = max(1, round(CHECKED_S / window_s))
-    (checked,) = hold_out(source, "test", config.targets, config.other, n_checked * window_samples, 1)
-    # Both to [window, time, 1 or stem].
+    wanted = (config.targets, config.other)
+    (checked,) = hold_out(source, "test", *wanted, n_checked * window_samples, 1, n_channels=config.channels)
+    # Both to [window, time, channel or channel * stem].
     mixture, stems = (waveform.reshape(n_checked, window_samples, -1) for waveform in (checked.mixture, checked.stems))
     expected = model.predict(mixture, batch_size=1, verbose=0)
     calibration = []
     if "int8" in types:
         n_windows = max(CALIBRATION_WINDOWS, round(CALIBRATION_S / window_s))
-        windows = hold_out(source, "train", config.targets, config.other, window_samples, n_windows)
-        calibration = [window.mixture[None] for window in windows]  # each to [1, time, 1]
+        windows = hold_out(source, "train", *wanted, window_samples, n_windows, n_channels=config.channels)
+        calibration = [window.mixture[None] for window in windows]  # each to [1, time, channel]
     exported = []
     for type_, flatbuffer in tflite.convert(model, types, window_samples, calibration):
         path = base.with_name(f"{base.name}-{type_}.tflite")
@@ -195,7 +198,7 @@ def _replace_missing_songs(config: Config) -> Config:
 
     Raises InputError where composed pieces do not hold what the model separates.
     """
-    folders = (config.midi_dir, *config.stems_dir, *(folder for _, folder in config.solo_folders))
+    folders = (*split_folders(config.midi_dir), *config.stems_dir, *(folder for _, folder in config.solo_folders))
     missing = [folder for folder in folders if folder and not os.path.isdir(folder)]
     if not missing:
         return config

@@ -36,13 +36,14 @@ def write(model: keras.Model, description: dict[str, Any], name: str, folder: pa
     """Writes a SavedModel that TensorFlow loads without this package, and compares it with the Keras model.
 
     The signature `serving_default` takes `mixture` float32 [batch, samples] and returns one output per instrument, by
-    its name, float32 [batch, samples]. The signature `wav` takes `wav` string [batch]: 16-bit WAV files at the model's
-    rate with any number of channels, which are separated independently. It returns one output NAME_bytes per
+    its name, float32 [batch, samples]. The signature `channels`, of a model of two channels, takes and returns float32
+    [batch, samples, 2]; on one channel such a model works as `Separator` says. The signature `wav` takes `wav` string
+    [batch]: 16-bit WAV files at the model's rate with any number of channels. It returns one output NAME_bytes per
     instrument, string [batch]: 16-bit WAV files with the same channels; and `gain` float32 [batch], by which all stems
     of a file were multiplied so that none of them clips (usually 1). The asset sourcesep.json is the description.
 
     Args:
-        model: from [batch, time, 1] to [batch, time, instrument].
+        model: from [batch, time, channel] to [batch, time, channel * instrument].
         description: as `exporting.describe` returns it.
         name: name of the model in the warm-up requests.
         folder: an empty folder.
@@ -62,6 +63,9 @@ def write(model: keras.Model, description: dict[str, Any], name: str, folder: pa
         module.separate = _separate_samples(model, instruments)
         module.separate_wav = _separate_wav(model, instruments, rate_hz)
         signatures = {"serving_default": module.separate, "wav": module.separate_wav}
+        if model.input_shape[-1] == 2:
+            module.separate_channels = _separate_channels(model, instruments)
+            signatures["channels"] = module.separate_channels
         tf.saved_model.save(module, str(folder), signatures=signatures)
     extra = folder / "assets.extra"
     extra.mkdir()
@@ -94,23 +98,55 @@ def load(folder: str | pathlib.Path) -> Any:
     return tf.saved_model.load(str(folder))
 
 
+def _apply(model: keras.Model, mixture: tf.Tensor) -> tf.Tensor:
+    """Returns the stems [batch, time, channel, instrument] of a mixture [batch, time, channel], like a Separator."""
+    n_channels = model.input_shape[-1]
+    n_given = mixture.shape[2]
+    if n_given == n_channels:
+        stems = model(mixture, training=False)
+        return tf.reshape(stems, [tf.shape(mixture)[0], tf.shape(mixture)[1], n_channels, -1])
+    stems = model(tf.repeat(mixture, n_channels, axis=2), training=False)
+    stems = tf.reshape(stems, [tf.shape(mixture)[0], tf.shape(mixture)[1], n_channels, -1])
+    return tf.reduce_mean(stems, axis=2, keepdims=True)
+
+
+def _separate_channels(model: keras.Model, instruments: Sequence[str]) -> Callable:
+    @tf.function(input_signature=[tf.TensorSpec([None, None, 2], tf.float32, name="mixture")])
+    def separate(mixture: tf.Tensor) -> dict[str, tf.Tensor]:
+        stems = _apply(model, mixture)
+        return {name: stems[..., position] for position, name in enumerate(instruments)}
+
+    return separate
+
+
 def _separate_samples(model: keras.Model, instruments: Sequence[str]) -> Callable:
     @tf.function(input_signature=[tf.TensorSpec([None, None], tf.float32, name="mixture")])
     def separate(mixture: tf.Tensor) -> dict[str, tf.Tensor]:
-        stems = model(mixture[:, :, None], training=False)
-        return {name: stems[:, :, position] for position, name in enumerate(instruments)}
+        stems = _apply(model, mixture[:, :, None])
+        return {name: stems[:, :, 0, position] for position, name in enumerate(instruments)}
 
     return separate
 
 
 def _separate_wav(model: keras.Model, instruments: Sequence[str], rate_hz: int) -> Callable:
+    def separate_channels(samples: tf.Tensor) -> tf.Tensor:
+        """Separates [time, channel] into [time, channel, instrument]."""
+
+        def each() -> tf.Tensor:
+            stems = _apply(model, tf.transpose(samples)[:, :, None])  # channels are the model's batch
+            return tf.transpose(stems[:, :, 0], [1, 0, 2])
+
+        if model.input_shape[-1] == 1:
+            return each()
+        return tf.cond(tf.shape(samples)[1] == 2, lambda: _apply(model, tf.reshape(samples, [1, -1, 2]))[0], each)
+
     def separate_file(contents: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         samples, file_rate_hz = tf.audio.decode_wav(contents)  # [time, channel]
         message = f"this model takes WAV files at {rate_hz} Hz: resample the file first; x is its rate"
         tf.debugging.assert_equal(file_rate_hz, rate_hz, message)
-        stems = model(tf.transpose(samples)[:, :, None], training=False)  # channels are the model's batch
+        stems = separate_channels(samples)
         gain = 1.0 / tf.maximum(1.0, tf.reduce_max(tf.abs(stems)))
-        stems = tf.transpose(gain * stems, [2, 1, 0])  # to [instrument, time, channel]
+        stems = tf.transpose(gain * stems, [2, 0, 1])  # to [instrument, time, channel]
         return tf.stack([tf.audio.encode_wav(stems[i], rate_hz) for i in range(len(instruments))]), gain
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="wav")])
@@ -155,7 +191,7 @@ def _largest_error(model: keras.Model, instruments: Sequence[str], folder: pathl
     errors = []
     for shape in ((1, 4410), (2, 1000)):
         mixture = (0.1 * rng.standard_normal(shape)).astype(np.float32)
-        expected = model(mixture[:, :, None], training=False).numpy()
+        expected = _apply(model, mixture[:, :, None])[:, :, 0].numpy()
         outputs = served(mixture=tf.constant(mixture))
         errors += [np.abs(outputs[name].numpy() - expected[:, :, i]).max() for i, name in enumerate(instruments)]
     return float(np.max(errors))

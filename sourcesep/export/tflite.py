@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pathlib
+import re
 import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -17,8 +18,10 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow.lite.python.convert import mlir_quantize
 
 from sourcesep.models.stft import transforms_by_products
+from sourcesep.separate import tflite_model
 from sourcesep.separate.tflite_model import DESCRIPTION
 
 TYPES = ("float32", "float16", "dynamic", "int8")
@@ -27,26 +30,29 @@ TYPES = ("float32", "float16", "dynamic", "int8")
 def convert(
     model: keras.Model, types: Iterable[str], window_samples: int, calibration: Iterable[np.ndarray] = ()
 ) -> Iterator[tuple[str, bytes]]:
-    """Converts a model to flatbuffers from `mixture` float32 [1, time, 1] to `stems` float32 [1, time, instrument].
+    """Converts a model to flatbuffers from `mixture` [1, time, channel] to `stems` [1, time, channel * instrument].
 
     Args:
-        model: from [batch, time, 1] to [batch, time, instrument].
+        model: from float32 [batch, time, channel] to [batch, time, channel * instrument].
         types: "float32"; "float16" for float16 weights; "dynamic" for 8-bit weights, with activations converted to 8
-            bits while it runs; "int8" for 8-bit weights and activations everywhere except input and output.
+            bits while it runs; "int8" for 8-bit weights and activations, except in input and output and in layers with
+            an attribute `needs_float`.
         window_samples: the length `time`; a model for any length would be up to 2.3 times slower.
-        calibration: for "int8", mixtures float32 [1, time, 1] from which the range of the activations is measured.
+        calibration: for "int8", mixtures float32 [1, time, channel], from which the range of activations is measured.
 
     Yields:
         Each type and its flatbuffer.
     """
 
+    n_channels = model.input_shape[-1]
+
     # Keras must not know that the batch is 1: it would treat a mixture [1, time, 1] that is added to something as a
     # bias, and use an operation that the converter does not support.
-    @tf.function(input_signature=[tf.TensorSpec([None, window_samples, 1], tf.float32)])
+    @tf.function(input_signature=[tf.TensorSpec([None, window_samples, n_channels], tf.float32)])
     def forward(mixture: tf.Tensor) -> tf.Tensor:
         return model(mixture, training=False)
 
-    @tf.function(input_signature=[tf.TensorSpec([1, window_samples, 1], tf.float32, name="mixture")])
+    @tf.function(input_signature=[tf.TensorSpec([1, window_samples, n_channels], tf.float32, name="mixture")])
     def separate(mixture: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"stems": forward(mixture)}
 
@@ -66,9 +72,28 @@ def convert(
             if type_ == "float16":
                 converter.target_spec.supported_types = [tf.float16]
             if type_ == "int8":
-                converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-                converter.representative_dataset = lambda: ({"mixture": mixture} for mixture in calibration)
-            yield type_, converter.convert()
+                yield type_, _quantize(converter, model, calibration)
+            else:
+                yield type_, converter.convert()
+
+
+def _quantize(converter: Any, model: keras.Model, calibration: Iterable[np.ndarray]) -> bytes:
+    """Returns the flatbuffer with 8-bit weights and activations, except in layers with an attribute `needs_float`.
+
+    The converter by itself knows no exceptions. What tf.lite.experimental.QuantizationDebugger does is done here in its
+    two steps, without what it does to find errors.
+    """
+    converter.representative_dataset = lambda: ({"mixture": mixture} for mixture in calibration)
+    converter._experimental_calibrate_only = True
+    calibrated = converter.convert()
+    # A tensor is named after the scopes in which it is computed, and the scope of a layer may have a number added.
+    scopes = [
+        f"/{re.escape(layer.name)}(_[0-9]+)?/" for layer in model._flatten_layers() if hasattr(layer, "needs_float")
+    ]
+    interpreter = tflite_model._interpreter_class()(model_content=calibrated)
+    tensors = [tensor["name"] for tensor in interpreter.get_tensor_details()]
+    in_float = [name for name in tensors if any(re.search(scope, name) for scope in scopes)]
+    return mlir_quantize(calibrated, denylisted_nodes=in_float or None)
 
 
 def write(path: pathlib.Path, flatbuffer: bytes, description: dict[str, Any]) -> None:

@@ -1,7 +1,9 @@
 """The models by name.
 
 A model is a module with `build(config, mixture)`, from a symbolic [batch, time, 1] to a symbolic [batch, time, stem]
-with the stems of `config.model_stems`. To add one, write its file and its line in MODELS. If it has hyper-parameters,
+with the stems of `config.model_stems`. If it can also be trained with --channels=2, it says so by `TAKES_CHANNELS =
+True`, and builds from [batch, time, channel] to [batch, time, channel * stem]: all stems of the left channel, then all
+of the right. To add one, write its file and its line in MODELS. If it has hyper-parameters,
 the file also has a frozen dataclass `Settings(ModelSettings)`; they become flags, and `config.network` holds them. If
 its `build` also takes `condition=None`, the model can be trained with --conditioning.
 
@@ -68,6 +70,11 @@ def takes_condition(model: str) -> bool:
     return "condition" in inspect.signature(_module(model).build).parameters
 
 
+def takes_channels(model: str) -> bool:
+    """Returns whether a model can be trained with --channels=2."""
+    return getattr(_module(model), "TAKES_CHANNELS", False)
+
+
 def build(config: Config, dtype_policy: str = "float32") -> keras.Model:
     """Builds the model that `config.model` names, as it is trained.
 
@@ -76,9 +83,10 @@ def build(config: Config, dtype_policy: str = "float32") -> keras.Model:
         dtype_policy: Keras dtype policy of all layers except the last, "float32" or "mixed_bfloat16".
 
     Returns:
-        A functional keras.Model from float32 [batch, time, 1] to float32 [batch, time, stem], for any time. With
-        conditioning "binary" it has float32 presences [batch, stem] as a second input. With "embedding" the second
-        input is the position of the instrument to extract, int32 [batch], and the model gives one stem.
+        A functional keras.Model from float32 [batch, time, channel] to float32 [batch, time, channel * stem], for any
+        time: all stems of the left channel, then all of the right. With conditioning "binary" it has float32 presences
+        [batch, stem] as a second input. With "embedding" the second input is the position of the instrument to extract,
+        int32 [batch], and the model gives one stem.
     """
     import keras
 
@@ -102,7 +110,7 @@ def _build(config: Config, module: ModuleType) -> keras.Model:
 
     from sourcesep.models.layers import MixtureConsistency
 
-    mixture = keras.Input((None, 1), name="mixture")
+    mixture = keras.Input((None, config.channels), name="mixture")
     condition = presence = None
     if config.conditioning == "none":
         stems = module.build(config, mixture)

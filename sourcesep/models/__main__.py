@@ -41,14 +41,15 @@ def describe(name: str, config: Config, measure: bool) -> tuple[str, ...]:
 
 
 def times_real_time(model: keras.Model, config: Config) -> float:
-    """Measures how many seconds of audio (mono, float32) a Separator splits in a second here, over two windows."""
+    """Measures how many seconds of audio (float32) a Separator splits in a second here, over two windows."""
     from sourcesep.separate.separation import Separator
 
     separator = Separator.from_model(model, config.stem_names, config.sample_rate)
-    window = (0.1 * np.random.default_rng(0).standard_normal(separator.window_samples)).astype(np.float32)
+    shape = (separator.window_samples, config.channels)
+    window = (0.1 * np.random.default_rng(0).standard_normal(shape)).astype(np.float32)
     separator.separate(window, config.sample_rate)  # the first call also builds the graph
     began_s = time.perf_counter()
-    separator.separate(np.tile(window, 2), config.sample_rate)
+    separator.separate(np.tile(window, (2, 1)), config.sample_rate)
     return 2 * len(window) / config.sample_rate / (time.perf_counter() - began_s)
 
 

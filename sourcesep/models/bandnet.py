@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from sourcesep.config import Config
 
+TAKES_CHANNELS = True
 KERNEL_SIZE = 3  # width of the convolutions over time, in frames
 
 
@@ -79,15 +80,16 @@ def build(config: Config, mixture: keras.KerasTensor, condition: keras.KerasTens
     the block.
 
     The masks of all stems add up to one, in every frame and at every frequency, and with them the stems to the mixture.
-    If the stems wanted do not make up the mixture, one more mask stands for the rest.
+    If the stems wanted do not make up the mixture, one more mask stands for the rest. The channels of a mixture share
+    the vectors of the bands, and each has masks of its own.
 
     Args:
         config: the Config; `config.network` is a Settings.
-        mixture: [batch, time, 1].
+        mixture: [batch, time, channel].
         condition: [batch, size] for feature-wise scale and shift in every block, or None.
 
     Returns:
-        [batch, time, stem].
+        [batch, time, channel * stem], the stems of the left channel first.
     """
     from keras import layers
 
@@ -117,7 +119,7 @@ def build(config: Config, mixture: keras.KerasTensor, condition: keras.KerasTens
     x = layers.Conv1D(network.filters, 1, activation="relu", name="last")(x)
     n_stems = len(config.model_stems)
     n_masks = n_stems if config.stems_make_up_mixture else n_stems + 1
-    n_parts = n_masks * (2 if network.complex_masks else 1)
+    n_parts = config.channels * n_masks * (2 if network.complex_masks else 1)
     parts = BandJoin(bands, n_parts, n_bins, dtype="float32", name="join")(x)
     masked = ApplyMasks(n_masks, network.complex_masks, dtype="float32", name="masked")([*spectrum, parts])
     waveforms = Waveforms(length, hop, dtype="float32", name="waveforms")(masked)

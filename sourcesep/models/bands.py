@@ -66,6 +66,8 @@ class SpectralFeatures(layers.Layer):
     relative to the level around the frame, so that a quiet recording is separated as a loud one.
     """
 
+    needs_float = True  # as in Spectrum
+
     def call(self, inputs: Sequence[Tensor]) -> Tensor:
         real, imaginary = inputs
         power = ops.square(real) + ops.square(imaginary)
@@ -267,6 +269,7 @@ class ApplyMasks(layers.Layer):
     """
 
     reach = pointwise
+    needs_float = True  # as in Spectrum
 
     def __init__(self, n_masks: int, complex_masks: bool, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -33,6 +33,8 @@ class ConstantQ(layers.Layer):
         sample_rate: in Hz.
     """
 
+    needs_float = True  # powers span 80 dB, and 8 bits 48
+
     def __init__(self, sample_rate: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.sample_rate = sample_rate

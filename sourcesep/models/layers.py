@@ -226,7 +226,7 @@ class SelectChannels(layers.Layer):
 
 
 class AppendRest(layers.Layer):
-    """[mixture [batch, time, 1], stems [batch, time, stem]] -> the stems and, as the last one, mixture - their sum.
+    """[mixture [batch, time, channel], stems [batch, time, channel * stem]] -> with one more stem, mixture - their sum.
 
     The difference output of Stoller, Ewert & Dixon 2018, section 3.2.1.
     """
@@ -235,10 +235,15 @@ class AppendRest(layers.Layer):
 
     def call(self, inputs: Sequence[Tensor]) -> Tensor:
         mixture, stems = inputs
-        return ops.concatenate([stems, mixture - ops.sum(stems, axis=-1, keepdims=True)], axis=-1)
+        batch, time, n_channels = ops.shape(mixture)
+        stems = ops.reshape(stems, (batch, time, n_channels, stems.shape[2] // n_channels))
+        rest = mixture[..., None] - ops.sum(stems, axis=-1, keepdims=True)
+        all_stems = ops.concatenate([stems, rest], axis=-1)
+        return ops.reshape(all_stems, (batch, time, n_channels * all_stems.shape[3]))
 
     def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
-        return (*input_shape[1][:2], input_shape[1][2] + 1)
+        (_, _, n_channels), (batch, time, n_columns) = input_shape
+        return (batch, time, n_columns + n_channels)
 
 
 class MixtureConsistency(layers.Layer):

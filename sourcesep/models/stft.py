@@ -42,6 +42,8 @@ class Spectrum(layers.Layer):
         length, hop: of the frames, in samples.
     """
 
+    needs_float = True  # of TFLite: spectra span more than the 48 dB of 8 bits
+
     def __init__(self, length: int, hop: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.length, self.hop = length, hop
@@ -74,6 +76,8 @@ class Waveforms(layers.Layer):
     Args:
         length, hop: of the frames, in samples; length is at least twice hop.
     """
+
+    needs_float = True  # of TFLite: spectra span more than the 48 dB of 8 bits
 
     def __init__(self, length: int, hop: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)

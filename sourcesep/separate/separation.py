@@ -23,7 +23,7 @@ WINDOW_S, WINDOW_FIELDS = 3.0, 3
 
 MAX_CHANNELS = 32  # more are a sign of swapped axes
 
-Forward = Callable[[np.ndarray], np.ndarray]  # float32 [batch, time, 1] to [batch, time, stem]
+Forward = Callable[[np.ndarray], np.ndarray]  # float32 [batch, time, channel] to [batch, time, channel * stem]
 
 
 class _Window(NamedTuple):
@@ -45,9 +45,13 @@ class Separator:
     Windows overlap by the receptive field and begin at multiples of the model's stride, and only the part of each
     output that its edges do not reach is kept: the result equals one pass over the whole recording.
 
+    A model of one channel separates each channel of a recording by itself. A model of two separates a recording of two
+    channels as one. It is given any other recording channel by channel, each on both of its own channels, and the mean
+    of its two outputs is the stem.
+
     Args:
-        forward: from float32 [batch, time, 1] to [batch, time, stem], for any batch up to `batch_windows` and any time
-            (or `fixed_samples`).
+        forward: from float32 [batch, time, channel] to [batch, time, channel * stem], for any batch up to
+            `batch_windows` and any time (or `fixed_samples`).
         field: the receptive field of `forward`.
         stem_names: names of its outputs.
         sample_rate: of its input, in Hz. Recordings at other rates are resampled to it and back.
@@ -56,6 +60,7 @@ class Separator:
         batch_windows: number of windows in one forward call; each channel of a recording has windows of its own.
         fixed_samples: the only length that `forward` takes, a multiple of the field's stride; then `window_s` has no
             effect. A shorter recording is followed by silence. None if it takes any length.
+        n_channels: channels of the model, 1 or 2.
 
     Attributes:
         window_samples: length of a window.
@@ -73,6 +78,7 @@ class Separator:
         window_s: float | None = None,
         batch_windows: int = 1,
         fixed_samples: int | None = None,
+        n_channels: int = 1,
     ):
         self.stem_names = tuple(stem_names)
         self.sample_rate = sample_rate
@@ -80,6 +86,7 @@ class Separator:
         self.batch_windows = batch_windows
         self._forward = forward
         self._fixed_samples = fixed_samples
+        self._n_channels = n_channels
         # Rounded up to whole strides, so that every window begins at a multiple of the stride.
         self._before = -(-max(0, field.before) // field.stride) * field.stride
         self._after = -(-max(0, field.after) // field.stride) * field.stride
@@ -112,14 +119,15 @@ class Separator:
         window_s: float | None = None,
         batch_windows: int = 1,
     ) -> Separator:
-        """Returns the separator of a model from [batch, time, 1] to [batch, time, stem]."""
+        """Returns the separator of a model from [batch, time, channel] to [batch, time, channel * stem]."""
         import tensorflow as tf
 
         from sourcesep.models.receptive_field import receptive_field
 
+        n_channels = model.input_shape[-1]
         call = tf.function(
             lambda mixture: model(mixture, training=False),
-            input_signature=[tf.TensorSpec([None, None, 1], tf.float32)],
+            input_signature=[tf.TensorSpec([None, None, n_channels], tf.float32)],
         )
 
         def forward(mixture: np.ndarray) -> np.ndarray:
@@ -128,7 +136,8 @@ class Separator:
             except tf.errors.ResourceExhaustedError:
                 raise InputError("out of memory: lower --window_s, --batch_windows or --jobs") from None
 
-        return cls(forward, receptive_field(model), stem_names, sample_rate, window_s, batch_windows)
+        field = receptive_field(model)
+        return cls(forward, field, stem_names, sample_rate, window_s, batch_windows, n_channels=n_channels)
 
     @classmethod
     def from_run(
@@ -171,6 +180,7 @@ class Separator:
             model.sample_rate,
             batch_windows=batch_windows,
             fixed_samples=model.window_samples,
+            n_channels=model.n_channels,
         )
 
     @property
@@ -191,7 +201,7 @@ class Separator:
         """Splits a recording.
 
         Args:
-            samples: floats with full scale at 1, [time] or [time, channel]. Each channel is separated by itself.
+            samples: floats with full scale at 1, [time] or [time, channel].
             sample_rate: of the samples, in Hz.
 
         Returns:
@@ -273,12 +283,13 @@ class Separator:
         """Yields the kept parts of the outputs for windows, [time, channel, stem]."""
         batch: list[_Window] = []
         for window in windows:
-            length, n_channels = window.samples.shape
+            length = len(window.samples)
+            n_rows = 1 if self._is_whole(window) else window.samples.shape[1]
             if batch and length != len(batch[0].samples):
                 yield from self._apply(batch)
                 batch = []
             batch.append(window)
-            if (len(batch) + 1) * n_channels > self.batch_windows:
+            if (len(batch) + 1) * n_rows > self.batch_windows:
                 yield from self._apply(batch)
                 batch = []
         if batch:
@@ -286,12 +297,17 @@ class Separator:
 
     def _apply(self, batch: list[_Window]) -> Iterator[np.ndarray]:
         """Yields the kept part of the output for each window, [time, channel, stem]; all are of one length."""
-        rows = np.concatenate([window.samples.T for window in batch])  # [window * channel, time]
+        is_whole, n_channels = self._is_whole(batch[0]), batch[0].samples.shape[1]
+        if is_whole:
+            rows = np.stack([window.samples for window in batch])  # [window, time, channel]
+        else:
+            rows = np.concatenate([window.samples.T for window in batch])[:, :, None]  # [window * channel, time, 1]
+            rows = np.repeat(rows, self._n_channels, axis=2)
         if self._fixed_samples:
-            rows = np.pad(rows, ((0, 0), (0, self._fixed_samples - rows.shape[1])))
+            rows = np.pad(rows, ((0, 0), (0, self._fixed_samples - rows.shape[1]), (0, 0)))
         outputs = np.concatenate(
             [
-                np.asarray(self._forward(rows[i : i + self.batch_windows, :, None]))
+                np.asarray(self._forward(rows[i : i + self.batch_windows]))
                 for i in range(0, len(rows), self.batch_windows)
             ]
         )
@@ -299,10 +315,20 @@ class Separator:
             raise InputError(
                 "the model computes values that are not finite: its weights are damaged, or training diverged"
             )
-        n_channels = batch[0].samples.shape[1]
+        n_rows = 1 if is_whole else n_channels
         for position, window in enumerate(batch):
-            of_window = outputs[position * n_channels : (position + 1) * n_channels]  # [channel, time, stem]
-            yield of_window[:, window.first : window.last].transpose(1, 0, 2)
+            of_window = outputs[position * n_rows : (position + 1) * n_rows, window.first : window.last]
+            n_samples = of_window.shape[1]
+            if is_whole:
+                yield of_window.reshape(n_samples, n_channels, -1)
+            elif self._n_channels == 1:
+                yield of_window.transpose(1, 0, 2)
+            else:
+                yield of_window.reshape(n_rows, n_samples, self._n_channels, -1).mean(axis=2).transpose(1, 0, 2)
+
+    def _is_whole(self, window: _Window) -> bool:
+        """Returns whether the model is given all channels of a recording at once."""
+        return window.samples.shape[1] == self._n_channels > 1
 
 
 def _check_samples(samples: np.ndarray) -> np.ndarray:

@@ -23,8 +23,8 @@ DESCRIPTION = "sourcesep.json"  # name of the description in the ZIP archive tha
 class TFLiteModel:
     """The model in a TFLite file.
 
-    Called with a mixture, float32 [batch, time, 1] of at most `window_samples`, it returns the stems, float32
-    [batch, time, stem]. A shorter mixture is followed by silence.
+    Called with a mixture, float32 [batch, time, channel] of at most `window_samples`, it returns the stems, float32
+    [batch, time, channel * stem]. A shorter mixture is followed by silence.
 
     Args:
         path: of the file.
@@ -36,6 +36,7 @@ class TFLiteModel:
         sample_rate: in Hz.
         field: the receptive field.
         window_samples: the length that the model computes at once.
+        n_channels: its channels.
 
     Raises InputError if the file is missing, damaged or not written by export.py.
     """
@@ -46,6 +47,7 @@ class TFLiteModel:
         self.sample_rate = description["sample_rate_hz"]
         self.field = ReceptiveField(**description["receptive_field_samples"])
         self.window_samples = description["window_samples"]
+        self.n_channels = description.get("channels", 1)  # files of earlier versions do not say
         with _silent_stderr():
             self._interpreter = _interpreter_class()(model_content=flatbuffer, num_threads=n_threads)
             self._interpreter.allocate_tensors()
@@ -53,10 +55,10 @@ class TFLiteModel:
         self._output = self._interpreter.get_output_details()[0]["index"]
 
     def __call__(self, mixture: np.ndarray) -> np.ndarray:
-        """Returns the stems, [batch, time, stem], of a mixture [batch, time, 1]."""
+        """Returns the stems, [batch, time, channel * stem], of a mixture [batch, time, channel]."""
         n_samples = mixture.shape[1]
         padded = np.pad(mixture, ((0, 0), (0, self.window_samples - n_samples), (0, 0)))
-        stems = np.empty((len(mixture), n_samples, len(self.stem_names)), np.float32)
+        stems = np.empty((len(mixture), n_samples, self.n_channels * len(self.stem_names)), np.float32)
         for position in range(len(mixture)):
             self._interpreter.set_tensor(self._input, padded[position : position + 1])
             self._interpreter.invoke()

@@ -13,10 +13,10 @@ Augmentation = Callable[[tf.Tensor, tf.Tensor, float, tf.Tensor], tuple[tf.Tenso
 
 
 def augment(dataset: tf.data.Dataset, remix: float, drop: float, seed: int) -> tf.data.Dataset:
-    """Applies `remix_stems`, then `drop_stems`, to every batch.
+    """Applies `remix_stems`, then `drop_stems`, then with two channels `swap_channels`, to every batch.
 
     Args:
-        dataset: batches (mixture, stems, ...), see those functions.
+        dataset: batches (mixture float32 [batch, time, channel], stems float32 [batch, time, channel * target], ...).
         remix, drop: their probabilities; 0 leaves the batches unchanged.
         seed: of everything that is drawn.
 
@@ -27,6 +27,8 @@ def augment(dataset: tf.data.Dataset, remix: float, drop: float, seed: int) -> t
         dataset = _apply(dataset, remix_stems, remix, seed)
     if drop:
         dataset = _apply(dataset, drop_stems, drop, seed + 1)
+    if dataset.element_spec[0].shape[2] == 2:
+        dataset = _apply(dataset, swap_channels, 0.5, seed + 2)
     return dataset
 
 
@@ -35,7 +37,11 @@ def _apply(dataset: tf.data.Dataset, augmentation: Augmentation, probability: fl
 
     def change_batch(batch: tuple, drawn: tf.Tensor) -> tuple:
         mixture, stems, *rest = batch
-        return (*augmentation(mixture, stems, probability, drawn), *rest)
+        columns = [-1, *mixture.shape[1:], stems.shape[2] // mixture.shape[2]]
+        changed_mixture, changed_stems = augmentation(
+            mixture[..., None], tf.reshape(stems, columns), probability, drawn
+        )
+        return tf.reshape(changed_mixture, tf.shape(mixture)), tf.reshape(changed_stems, tf.shape(stems)), *rest
 
     seeds = tf.data.Dataset.random(seed=seed).batch(2)
     return tf.data.Dataset.zip((dataset, seeds)).map(change_batch)
@@ -51,24 +57,24 @@ def remix_stems(
     exchanged like one more stem.
 
     Args:
-        mixture: float32 [batch, time, 1].
-        stems: float32 [batch, time, target].
+        mixture: float32 [batch, time, channel, 1].
+        stems: float32 [batch, time, channel, target].
         probability: probability that a chunk is replaced by such a mixture, 0 to 1.
         seed: int64 [2]; the same seed gives the same result.
 
     Returns:
         (mixture, stems), with the same shapes.
     """
-    remainder = mixture - tf.reduce_sum(stems, axis=2, keepdims=True)
-    parts = tf.concat([stems, remainder], axis=2)  # to [chunk, time, part]
-    n_chunks, n_parts = tf.shape(parts)[0], parts.shape[2]
+    remainder = mixture - tf.reduce_sum(stems, axis=3, keepdims=True)
+    parts = tf.concat([stems, remainder], axis=3)  # to [chunk, time, channel, part]
+    n_chunks, n_parts = tf.shape(parts)[0], parts.shape[3]
     draws = tf.random.stateless_uniform([n_chunks, 1 + n_parts], seed)
-    is_remixed = draws[:, :1, None] < probability  # [chunk, 1, 1]
+    is_remixed = draws[:, :1, None, None] < probability  # [chunk, 1, 1, 1]
     chunk_of_part = tf.transpose(tf.argsort(draws[:, 1:], axis=0))  # [part, chunk], a permutation for each part
-    by_part = tf.transpose(parts, [2, 0, 1])  # to [part, chunk, time]
-    shuffled = tf.gather(by_part, chunk_of_part, batch_dims=1)  # [part, chunk, time]
-    parts = tf.where(is_remixed, tf.transpose(shuffled, [1, 2, 0]), parts)  # [chunk, time, part]
-    return tf.reduce_sum(parts, axis=2, keepdims=True), parts[:, :, :-1]
+    by_part = tf.transpose(parts, [3, 0, 1, 2])  # to [part, chunk, time, channel]
+    shuffled = tf.gather(by_part, chunk_of_part, batch_dims=1)
+    parts = tf.where(is_remixed, tf.transpose(shuffled, [1, 2, 3, 0]), parts)  # [chunk, time, channel, part]
+    return tf.reduce_sum(parts, axis=3, keepdims=True), parts[..., :-1]
 
 
 def drop_stems(
@@ -80,14 +86,33 @@ def drop_stems(
     silence for the others (Luo & Yu 2023, "Music source separation with band-split RNN").
 
     Args:
-        mixture: float32 [batch, time, 1].
-        stems: float32 [batch, time, target].
+        mixture: float32 [batch, time, channel, 1].
+        stems: float32 [batch, time, channel, target].
         probability: probability that a stem is removed, 0 to 1.
         seed: int64 [2]; the same seed gives the same result.
 
     Returns:
         (mixture, stems), with the same shapes.
     """
-    draws = tf.random.stateless_uniform([tf.shape(stems)[0], 1, stems.shape[2]], seed)
+    draws = tf.random.stateless_uniform([tf.shape(stems)[0], 1, 1, stems.shape[3]], seed)
     kept = tf.where(draws < probability, 0.0, stems)
-    return mixture - tf.reduce_sum(stems - kept, axis=2, keepdims=True), kept
+    return mixture - tf.reduce_sum(stems - kept, axis=3, keepdims=True), kept
+
+
+def swap_channels(
+    mixture: tf.Tensor, stems: tf.Tensor, probability: float, seed: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Swaps left and right in some chunks, so that a model treats both alike.
+
+    Args:
+        mixture: float32 [batch, time, 2, 1].
+        stems: float32 [batch, time, 2, target].
+        probability: probability that a chunk is swapped, 0 to 1.
+        seed: int64 [2]; the same seed gives the same result.
+
+    Returns:
+        (mixture, stems), with the same shapes.
+    """
+    is_swapped = tf.random.stateless_uniform([tf.shape(stems)[0], 1, 1, 1], seed) < probability
+    mixture, stems = (tf.where(is_swapped, tf.reverse(audio, [2]), audio) for audio in (mixture, stems))
+    return mixture, stems

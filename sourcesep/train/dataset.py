@@ -53,6 +53,7 @@ def make_batches(
             seed=seed,
             remix=config.remix,
             drop=config.drop,
+            n_channels=config.channels,
         )
         return add_conditions(dataset, config)
 
@@ -69,6 +70,7 @@ def make_dataset(
     seed: int,
     remix: float = 0.0,
     drop: float = 0.0,
+    n_channels: int = 1,
 ) -> tf.data.Dataset:
     """Returns chunks in random order, each `reuse` times, in augmented batches.
 
@@ -82,14 +84,15 @@ def make_dataset(
         seed: of the shuffle, and of what is augmented.
         remix: probability of `augmentation.remix_stems` for each chunk.
         drop: probability of `augmentation.drop_stems` for each stem.
+        n_channels: 1, or 2, which are also swapped in half of the chunks.
 
     Returns:
-        Endless batches (mixture float32 [batch, time, 1], stems float32 [batch, time, target], visits int64 [batch],
-        the number of the visit that each chunk came from before it was remixed).
+        Endless batches (mixture float32 [batch, time, channel], stems float32 [batch, time, channel * target], visits
+        int64 [batch], the number of the visit that each chunk came from before it was remixed).
     """
     signature = (
-        tf.TensorSpec([None, time_samples, 1], tf.float32),
-        tf.TensorSpec([None, time_samples, n_targets], tf.float32),
+        tf.TensorSpec([None, time_samples, n_channels], tf.float32),
+        tf.TensorSpec([None, time_samples, n_channels * n_targets], tf.float32),
         tf.TensorSpec([None], tf.int64),
     )
     dataset = tf.data.Dataset.from_generator(

@@ -45,7 +45,7 @@ class DryRun(NamedTuple):
 
 def dry_run(config: Config, workers: Visits | None = None) -> DryRun:
     """Builds everything, makes a few steps and discards the model. Arguments and errors are those of `train`."""
-    loss_function = make_loss(config.loss)
+    loss_function = make_loss(config.loss, config.channels)
     strategy = make_strategy(config)
     with strategy.scope():
         stepper = make_stepper(config, loss_function)

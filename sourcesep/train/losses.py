@@ -1,5 +1,8 @@
 """Losses: functions of (stems, estimates), both float32 [batch, time, instrument], that return a scalar.
 
+With two channels, left, right, and their sum and difference over the root of two count alike: what is the same in both
+and what is not.
+
 `make_loss` builds one from a text such as "mae+0.5*spectrogram". Each term is a mean, so that its weight does not
 depend on batch size, chunk length or number of instruments. To add a term, write its function here, its line in
 FUNCTIONS, and its line in TERMS of loss_terms.py.
@@ -12,7 +15,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from sourcesep.loss_terms import FRAME_SAMPLES, parse_loss
+from sourcesep.loss_terms import FRAME_SAMPLES, TERMS, parse_loss
 
 HOP_SAMPLES = 256  # distance between the frames of a spectrogram, in samples
 MAGNITUDE_FLOOR = 1e-6  # keeps the gradient of |STFT| finite at silence; 120 dB below full scale
@@ -130,14 +133,31 @@ FUNCTIONS: dict[str, Loss] = {
 }
 
 
-def make_loss(text: str) -> Loss:
+def make_loss(text: str, n_channels: int = 1) -> Loss:
     """Returns the loss that a text such as "mae+0.2*difference" describes.
+
+    Args:
+        text: the loss.
+        n_channels: 1, or 2 for a function of [batch, time, channel * instrument].
 
     Raises InputError as `parse_loss` does. Whether a model can be trained with it, a Config has checked.
     """
     weights = parse_loss(text)
 
+    def compute_term(name: str, stems: tf.Tensor, estimates: tf.Tensor) -> tf.Tensor:
+        if n_channels == 2:
+            # Spectrograms must not see one signal follow another; what is normalised counts both channels together.
+            axis = 0 if TERMS[name].min_samples > 1 else 1
+            stems, estimates = _both_ways(stems, axis), _both_ways(estimates, axis)
+        return FUNCTIONS[name](stems, estimates)
+
     def loss(stems: tf.Tensor, estimates: tf.Tensor) -> tf.Tensor:
-        return tf.add_n([weight * FUNCTIONS[name](stems, estimates) for name, weight in weights.items()])
+        return tf.add_n([weight * compute_term(name, stems, estimates) for name, weight in weights.items()])
 
     return loss
+
+
+def _both_ways(columns: tf.Tensor, axis: int) -> tf.Tensor:
+    """Returns left, right, middle and side of [batch, time, channel * instrument], concatenated along an axis."""
+    left, right = tf.split(columns, 2, axis=-1)
+    return tf.concat([left, right, (left + right) * math.sqrt(0.5), (left - right) * math.sqrt(0.5)], axis)

@@ -115,7 +115,7 @@ class Trainer:
         self._validated_on: list[StemSource] = []
         if self._is_chief and config.validate_every:
             self._validated_on = sources.open_validation(config, workers.chunker.source)
-        self._loss_function = make_loss(config.loss)
+        self._loss_function = make_loss(config.loss, config.channels)
         self._strategy = make_strategy(config)
         with self._strategy.scope():
             self._stepper = make_stepper(config, self._loss_function)
@@ -234,7 +234,9 @@ class Trainer:
     def _validate(self) -> None:
         """Scores the model on held-out excerpts, and keeps its weights if they are the best so far."""
         if self._excerpts is None:
-            self._excerpts = Excerpts(self._validated_on, self._config.other, self._config.stem_names)
+            self._excerpts = Excerpts(
+                self._validated_on, self._config.other, self._config.stem_names, self._config.channels
+            )
         with self._stepper.averaged():
             self._scores, estimates = self._excerpts.score(self._separating_model, self._loss_function)
             self._excerpts.show(self._scores, estimates, self._state.step)

@@ -45,9 +45,10 @@ class Excerpts:
             split, its training songs are used.
         other: whether the model gives the sum of the stems that are not targets.
         names: names of the model's stems.
+        n_channels: channels of the model.
     """
 
-    def __init__(self, sources: Sequence[StemSource], other: bool, names: tuple[str, ...]):
+    def __init__(self, sources: Sequence[StemSource], other: bool, names: tuple[str, ...], n_channels: int = 1):
         self.names = names
         self.sample_rate = sources[0].sample_rate
         targets = names[:-1] if other else names
@@ -55,19 +56,19 @@ class Excerpts:
         excerpts = [
             excerpt
             for number, source in enumerate(sources)  # other songs through each
-            for excerpt in hold_out(source, "validation", targets, other, n_samples, n, number * n)
+            for excerpt in hold_out(source, "validation", targets, other, n_samples, n, number * n, n_channels)
         ]
         self._excerpts = [(excerpt.mixture[None], excerpt.stems[None]) for excerpt in excerpts]
         self._shown_before = False
 
     def score(self, model: keras.Model, loss_function: Loss) -> tuple[Scores, list[np.ndarray]]:
-        """Returns the scores of a model, and its estimates float32 [1, time, stem] of each excerpt."""
+        """Returns the scores of a model, and its estimates float32 [1, time, channel * stem] of each excerpt."""
         estimates = [model(mixture, training=False).numpy() for mixture, _ in self._excerpts]
         losses = [float(loss_function(stems, e)) for (_, stems), e in zip(self._excerpts, estimates)]
         found = Scores(float(np.mean(losses)), {}, {}, {}, {})
         for i, name in enumerate(self.names):
             scores = [
-                metrics.score_stem(stems[0, :, i], e[0, :, i], mixture[0, :, 0], self.sample_rate)
+                metrics.score_stem(self._stem(stems, i), self._stem(e, i), mixture[0], self.sample_rate)
                 for (mixture, stems), e in zip(self._excerpts, estimates)
             ]
 
@@ -82,6 +83,10 @@ class Excerpts:
             if residual_dbfs := collect("residual_dbfs"):
                 found.residual_dbfs[name] = float(np.mean(residual_dbfs))
         return found, estimates
+
+    def _stem(self, columns: np.ndarray, i: int) -> np.ndarray:
+        """Returns stem i of [1, time, channel * stem], as [time, channel]."""
+        return columns[0, :, i :: len(self.names)]
 
     def show(self, scores: Scores, estimates: list[np.ndarray], step: int) -> None:
         """Writes the scores, and audio and spectrograms of N_SHOWN excerpts, to TensorBoard's default writer."""
@@ -99,6 +104,7 @@ class Excerpts:
             for name, value in values.items():
                 tf.summary.scalar(f"validation/{kind}/{name}", value, step)
         for number, ((mixture, stems), estimate) in enumerate(zip(self._excerpts[:N_SHOWN], estimates)):
+            # The left channel alone.
             waveforms = {f"{name}, separated": estimate[0, :, i] for i, name in enumerate(self.names)}
             references = {f"{name}, original": stems[0, :, i] for i, name in enumerate(self.names)}
             picture = plots.spectrograms_image([waveforms, references], self.sample_rate)

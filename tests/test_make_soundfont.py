@@ -1,0 +1,131 @@
+"""SoundFonts made of sample packs: folders named by note or drum, SFZ files, Hydrogen kits."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import ROOT
+from data_helpers import DRUMS, PIANO, RATE_HZ, drum, note, piece, pitch_hz, rms
+
+from data_gen import InputError
+from data_gen.instruments import DRUM_BANK
+from data_gen.make_soundfont import drum_keys, note_key, read_source
+from data_gen.soundfont_file import write_soundfont
+from data_gen.synth import Synthesizer
+
+
+def write_sine(path, hz, level=0.5, rate_hz=22_050, seconds=1.5):
+    """A stereo file of a sine whose sides differ in level."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    wave = level * np.sin(2 * np.pi * hz * np.arange(int(seconds * rate_hz)) / rate_hz)
+    soundfile.write(path, np.stack([wave, 0.5 * wave], axis=1), rate_hz)
+
+
+def pitch_of(preset, tmp_path, key, velocity=100):
+    """Pitch and level of a note of a preset, played as a piano."""
+    write_soundfont(tmp_path / "made.sf2", [preset])
+    stems = Synthesizer(tmp_path / "made.sf2", (PIANO,), RATE_HZ).render(
+        piece(note(0, 1, key, program=preset.program, velocity=velocity)), 0, RATE_HZ
+    )
+    return pitch_hz(stems[2_000:14_000, 0]), rms(stems)
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("Piano_C4", 60),
+        ("A0-soft", 21),
+        ("harp Bb3 v2", 58),
+        ("f#5", 78),
+        ("x_Cs2", 37),
+        ("string 064", 64),
+        ("ambient", None),
+    ],
+)
+def test_the_note_of_a_file_is_read_from_its_name(name, key):
+    assert note_key(name) == key
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [("Kick_01", (35, 36)), ("snare-soft", (38, 40)), ("HiHat Open", (46,)), ("closed hh", (42,)), ("piano", ()),
+     ("Floor Tom", (41, 43))],
+)  # fmt: skip
+def test_the_drum_of_a_file_is_read_from_its_name(name, keys):
+    assert drum_keys(name) == keys
+
+
+def test_a_folder_of_notes_plays_in_tune_between_them_and_softly_for_low_velocities(tmp_path):
+    for name, hz in (("A3", 220), ("A4", 440)):
+        write_sine(tmp_path / "pack" / f"{name}_loud.wav", hz)
+        write_sine(tmp_path / "pack" / f"{name}_soft.wav", hz, 0.05)
+    preset = read_source(f"piano={tmp_path}/pack")
+    assert (preset.bank, preset.program, len(preset.zones)) == (0, 0, 4)
+    for key in (57, 60, 69, 76):
+        hz, loud = pitch_of(preset, tmp_path, key)
+        assert hz == pytest.approx(440 * 2 ** ((key - 69) / 12), rel=0.01)
+        assert pitch_of(preset, tmp_path, key, 60)[1] < 0.2 * loud
+
+
+def test_a_folder_of_drums_and_a_hydrogen_kit_play_the_drums_that_files_are_named_by(tmp_path):
+    write_sine(tmp_path / "kit" / "one.wav", 100)
+    write_sine(tmp_path / "kit" / "two.wav", 400)
+    rows = "".join(
+        f"<instrument><id>{i}</id><name>{name}</name><layer><filename>{file}.wav</filename></layer></instrument>"
+        for i, (name, file) in enumerate((("Kick", "one"), ("Snare Rock", "two"), ("Gone", "three")))
+    )
+    xml = f'<drumkit_info xmlns="http://www.hydrogen-music.org/drumkit"><instrumentList>{rows}</instrumentList></drumkit_info>'
+    (tmp_path / "kit" / "drumkit.xml").write_text(xml)
+    write_sine(tmp_path / "folder" / "kick.wav", 100)
+    write_sine(tmp_path / "folder" / "snare_1.wav", 400)
+    for source in ("kit", "folder"):
+        preset = read_source(str(tmp_path / source))
+        assert (preset.bank, {zone.keys[0] for zone in preset.zones}) == (DRUM_BANK, {35, 36, 38, 40})
+        write_soundfont(tmp_path / "kit.sf2", [preset])
+        synthesizer = Synthesizer(tmp_path / "kit.sf2", (DRUMS,), RATE_HZ)
+        for key, hz in ((36, 100), (38, 400)):
+            assert pitch_hz(synthesizer.render(piece(drum(0, key)), 0, 12_000)[:, 0]) == pytest.approx(hz, rel=0.02)
+
+
+def test_an_sfz_file_keeps_ranges_tuning_loops_and_inherited_opcodes(tmp_path):
+    write_sine(tmp_path / "samples" / "a sine.wav", 441, seconds=0.5)
+    (tmp_path / "one.sfz").write_text(
+        """// a comment
+        #define $KEY 69
+        <control> default_path=samples/
+        <group> pitch_keycenter=$KEY ampeg_release=0.05 loop_mode=loop_continuous loop_start=1000 loop_end=5999
+        <region> sample=a sine.wav lokey=0 hikey=71
+        <region> sample=a sine.wav lokey=c5 hikey=127 transpose=-12 volume=-12
+        <region> sample=a sine.wav trigger=release
+        <region> sample=gone.wav key=20
+        """
+    )
+    preset = read_source(f"4={tmp_path}/one.sfz")
+    assert [zone.keys for zone in preset.zones] == [(0, 71), (72, 127)]
+    assert (preset.program, preset.zones[0].sample.loop) == (4, (1_000, 6_000))
+    hz, level = pitch_of(preset, tmp_path, 69)
+    assert hz == pytest.approx(441, rel=0.01)  # and it still sounds after the half second of the file
+    lower_hz, softer = pitch_of(preset, tmp_path, 81)
+    assert lower_hz == pytest.approx(441, rel=0.01)
+    assert softer == pytest.approx(level * 10 ** (-12 / 20), rel=0.15)
+
+
+def test_bad_sources_are_one_clear_line(tmp_path):
+    (tmp_path / "empty").mkdir()
+    write_sine(tmp_path / "notes" / "C4.wav", 262)
+    for source, message in (
+        (tmp_path / "empty", "no sample in it"),
+        ("/nowhere", "no SFZ file"),
+        (f"harp={tmp_path}/notes", "say what it is"),
+    ):
+        with pytest.raises(InputError, match=message):
+            read_source(str(source))
+    command = [sys.executable, "-m", "data_gen.make_soundfont", f"{tmp_path}/out.sf2", f"piano={tmp_path}/notes"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "notes (1 zones)" in done.stdout
+    again = subprocess.run([*command, command[-1]], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert again.returncode == 1 and "too" in again.stderr.splitlines()[-1]
