@@ -16,7 +16,7 @@ __all__ = ["Separator"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "Separator":  # imported on first use, since it imports TensorFlow
+    if name == "Separator":  # imported on first use, since that takes time
         from sourcesep.separate.separation import Separator
 
         return Separator
