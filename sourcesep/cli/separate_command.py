@@ -138,7 +138,7 @@ def _choose_model(paths: list[str]) -> tuple[Config | None, tuple[str, ...], Cal
     run_dir.check_weights()
     present = tuple(FLAGS.present)
     if not FLAGS.run_dir and _is_tflite_faster():
-        logging.info("LiteRT computes, which is faster here than TensorFlow")
+        logging.info("LiteRT computes, which starts sooner than TensorFlow")
         return config, config.stem_names, functools.partial(_load_tflite, PACKAGED, FLAGS.batch_windows, n_threads)
     logging.info("TensorFlow computes")
     load = functools.partial(_load_separator, run_dir.path, FLAGS.window_s, FLAGS.batch_windows, present)
