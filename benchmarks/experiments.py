@@ -131,13 +131,14 @@ class Runner:
             )
             summary.update(json.loads((recorded / "metrics.json").read_text())["summary"])
         points = read_losses(run_dir)
+        steps = json.loads((run_dir / "config.json").read_text())["steps"]
         result = {
             "variant": variant.name,
             "seed": seed,
             "command": self._show(command),
             "minutes": minutes,
             "train_s": training_time_s(points),
-            "steps": json.loads((run_dir / "config.json").read_text())["steps"],
+            "steps": steps if steps >= 0 else points[-1][1],  # --minutes sets no number of steps
             "parameters": count_parameters(run_dir),
             "machine": processor(),
             "date": time.strftime("%Y-%m-%d"),
@@ -169,6 +170,8 @@ class Runner:
     def _show(self, command: list[str]) -> str:
         """Returns a command as the page shows it: without the paths of this machine."""
         shown = shlex.join(["python", *command[1:]])
+        for soundfont in self.options.more_soundfonts.split(","):
+            shown = shown.replace(soundfont, os.path.basename(soundfont))
         return shown.replace(f"midi_dir={self.options.midi_dir}", f"midi_dir={MIDI}")
 
 
