@@ -15,6 +15,7 @@ import pytest
 import soundfile
 import soxr
 import yaml
+from absl import logging
 from conftest import SOUNDFONT, change
 from helpers import hide_fluidsynth, noise, run
 
@@ -450,8 +451,12 @@ def test_a_run_on_recordings_is_scored_on_those_it_has_not_heard(recorded_config
     one = held_out.load()
     assert held_out.name.endswith("test/9") and set(one.references) == {"drums", "bass"}
     np.testing.assert_allclose(one.mixture, one.references["drums"] + one.references["bass"], atol=1e-6)
-    caplog.set_level("INFO")
-    listed = scored_songs.list_recorded(config, f"{library}/songs", 20, 1.0)
+    caplog.set_level("INFO", logger="absl")
+    logging.get_absl_logger().addHandler(caplog.handler)
+    try:
+        listed = scored_songs.list_recorded(config, f"{library}/songs", 20, 1.0)
+    finally:
+        logging.get_absl_logger().removeHandler(caplog.handler)
     assert [song.name for song in listed] == ["test/9"]
     assert "4 songs, of which 3 were used in training and are left out" in caplog.text
 

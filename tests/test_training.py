@@ -138,6 +138,7 @@ def test_a_dry_run_says_what_to_expect_and_writes_nothing(config, tmp_path, monk
 
 def test_the_best_validated_weights_are_kept_and_training_ends_when_they_get_no_better(config, tmp_path, monkeypatch):
     monkeypatch.setattr(validation, "N_SHOWN", 0)  # pictures take most of the time
+    monkeypatch.setattr(validation, "N_EXCERPTS", 4)
     worse = dataclasses.replace(config, steps=40, validate_every=2, patience=3, learning_rate=0.3)
     trained = training.train(worse, tmp_path)
     assert trained.stopped_early
