@@ -67,6 +67,7 @@ setuptools.setup(
         "io": [
             'tensorflow==2.16.*; python_version < "3.13"',
             'tensorflow-io==0.37.1; python_version < "3.13"',
+            'tensorflow-serving-api==2.16.*; python_version < "3.13"',  # stated, or pip tries all later ones first
         ],
         # The newest pyarrow wants a newer NumPy than TensorFlow 2.16 does.
         "ray": ["ray[data]>=2.40", 'pyarrow<26; python_version < "3.13"'],
@@ -86,7 +87,8 @@ setuptools.setup(
             *STUBS,
         ],
         # What some tests compare with; without it they are skipped.
-        "ci": ["jax", "museval", "ray[data]>=2.40", 'pyarrow<26; python_version < "3.13"'],
+        # Later releases of jax want a newer ml_dtypes than TensorFlow 2.16 does.
+        "ci": ["jax<0.4.35", "museval", "ray[data]>=2.40", 'pyarrow<26; python_version < "3.13"'],
     },
     entry_points={
         "console_scripts": [
