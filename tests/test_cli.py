@@ -31,6 +31,7 @@ SMALL = [
     "--pool_chunks=30",
     "--batch_size=4",
     "--workers=0",
+    "--validate_every=0",
     "--steps=2",
 ]
 

@@ -38,7 +38,8 @@ def before(config, tmp_path_factory):
     return run_dir
 
 
-def test_a_run_leaves_a_config_a_checkpoint_weights_and_tensorboard_events(config, tmp_path):
+def test_a_run_leaves_a_config_a_checkpoint_weights_and_tensorboard_events(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(validation, "N_EXCERPTS", 4)
     config = dataclasses.replace(config, steps=10, validate_every=5)
     trained = training.train(config, tmp_path)
     run = RunDir(tmp_path)
