@@ -93,7 +93,7 @@ def _table(results: Sequence[dict[str, Any]], place: str, measure: str) -> str:
     """Returns the table of an experiment under one condition, as Markdown, with the medians of one measure."""
     names = list(dict.fromkeys(name for result in results for name in _find_rows(result, place)))
     heard = {next(c for c in result["summary"] if _place(c) == place).partition(" (")[2][:-1] for result in results}
-    note = f" ({heard.pop()})" if len(heard) == 1 else ""
+    note = f" ({heard.pop()})" if len(heard) == 1 and heard != {""} else ""
     (label,) = (known.label for known in MEASURES if known.key == measure)
     note += "" if measure == MAIN_MEASURE else f", {label}"
     head = [f"{place}{note}", "parameters", "steps", *names, "all"]
