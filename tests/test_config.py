@@ -64,6 +64,7 @@ def test_the_flagfile_of_the_published_experiment_gives_the_defaults_without_var
     [
         ({"model": "wavenot"}, "wavenet"),
         ({"instruments": ()}, "at least one instrument"),
+        ({"midi_share": -0.5}, "midi_share=-0.5"),
         ({"instruments": ("drums", "double bass")}, "instrument name 'double bass': use letters"),
         ({"instruments": ("drums", "bass", "bass:3")}, "'bass' is named twice"),
         ({"targets": ("piano",)}, "piano"),
