@@ -244,7 +244,7 @@ def shared_samples(soundfont: str, other: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def shared_share(soundfont: str, other: str) -> float:
-    """Returns the share of the samples of a SoundFont that are in another one too: 0 to 1, of those long enough to compare.
+    """Returns the share of the samples of a SoundFont, 0 to 1 of those long enough to compare, that another one has.
 
     It is found once, and kept in the user's cache folder. Raises OSError for a file that is missing, InputError for one
     that is damaged.
