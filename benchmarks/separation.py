@@ -38,7 +38,7 @@ MODELS = {
     "baseline": {"model": "baseline"},
     "baseline_skip": {"model": "baseline_skip"},
 }
-PEERS = ("wavenet", "tasnet")  # the models that exist in PyTorch too (torch_networks.py)
+PEERS = ("wavenet", "tasnet")  # the models that exist in PyTorch too, with these settings (torch_networks.py)
 
 
 def times_real_time(function: Callable[[], object], seconds: float) -> float:

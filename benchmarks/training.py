@@ -1,6 +1,6 @@
-"""Measures the speed of training: `python -m benchmarks.training --torch_python=PYTHON`. Prints Markdown.
+"""Measures the speed of training: `python -m benchmarks.training --torch_python=PYTHON [NETWORK ...]`. Prints Markdown.
 
-The published WaveNet is compared with the same network in PyTorch, which needs an environment of its own
+The published WaveNet and bandnet are compared with the same networks in PyTorch, which needs an environment of its own
 (`python -m venv torch && torch/bin/pip install torch==2.13.0 numpy`), and with a large matrix product. Further
 measurements are the effect of mixed precision on the loss, the time that training waits for data, and its memory over
 time. Each measurement runs in a process of its own.
@@ -22,7 +22,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 THIS = "benchmarks.training"
 
-BATCH, TIME, TARGETS = 12, 4_410, 4
+TARGETS = 4
+NETWORKS = {  # name: (settings, examples in a batch, samples of each)
+    "wavenet": ({}, 12, 4_410),
+    "bandnet": ({"model": "bandnet", "sample_rate": 16_000}, 8, 32_768),
+}
 N_STEPS = 6  # number of steps that are measured; the median counts
 MATMUL = 4_096  # rows and columns of the matrices
 DTYPES = ("float32", "bfloat16")
@@ -39,19 +43,25 @@ def median_s(function: Callable[[], object], n: int) -> float:
     return sorted(durations_s)[n // 2]
 
 
-def tensorflow_step(dtype: str) -> float:
-    """Measures the seconds of a training step of sourcesep."""
+def make_step(dtype: str, network: str) -> Callable[[], object]:
+    """Makes a training step of sourcesep on a batch of noise."""
     import numpy as np
 
     from sourcesep.config import Config
     from sourcesep.train.losses import make_loss
     from sourcesep.train.training import make_stepper
 
-    stepper = make_stepper(Config(mixed_precision=dtype), make_loss("mae"))
+    settings, batch, time = NETWORKS[network]
+    stepper = make_stepper(Config.from_values({**settings, "mixed_precision": dtype}), make_loss("mae"))
     rng = np.random.default_rng(0)
-    stems = 0.1 * rng.standard_normal((BATCH, TIME, TARGETS)).astype(np.float32)
+    stems = 0.1 * rng.standard_normal((batch, time, TARGETS)).astype(np.float32)
     mixture = stems.sum(axis=2, keepdims=True)
-    return median_s(lambda: stepper.step(mixture, stems), N_STEPS)
+    return lambda: stepper.step(mixture, stems)
+
+
+def tensorflow_step(dtype: str, network: str) -> float:
+    """Measures the seconds of a training step of sourcesep."""
+    return median_s(make_step(dtype, network), N_STEPS)
 
 
 def tensorflow_matmul(dtype: str) -> float:
@@ -62,16 +72,17 @@ def tensorflow_matmul(dtype: str) -> float:
     return median_s(lambda: tf.reduce_sum(tf.matmul(one, one)[0, :1]).numpy(), N_STEPS)
 
 
-def torch_step(dtype: str, is_compiled: bool) -> float:
+def torch_step(dtype: str, name: str, is_compiled: bool) -> float:
     """Measures the seconds of a training step in PyTorch."""
     import torch
 
-    from benchmarks.torch_networks import WaveNet
+    from benchmarks.torch_networks import NETWORKS as TORCH_NETWORKS
 
-    network = WaveNet()
+    network = TORCH_NETWORKS[name]()
     optimizer = torch.optim.Adam(network.parameters(), 1e-4)
     forward = torch.compile(network) if is_compiled else network
-    stems = 0.1 * torch.randn(BATCH, TARGETS, TIME)
+    _, batch, time = NETWORKS[name]
+    stems = 0.1 * torch.randn(batch, TARGETS, time)
     mixture = stems.sum(1, keepdim=True)
 
     def step() -> float:
@@ -86,36 +97,29 @@ def torch_step(dtype: str, is_compiled: bool) -> float:
     return median_s(step, N_STEPS)
 
 
-def torch_eager(dtype: str) -> float:
+def torch_eager(dtype: str, network: str) -> float:
     """Measures the seconds of a training step in PyTorch without torch.compile."""
-    return torch_step(dtype, False)
+    return torch_step(dtype, network, False)
 
 
-def torch_compiled(dtype: str) -> float:
+def torch_compiled(dtype: str, network: str) -> float:
     """Measures the seconds of a training step with torch.compile."""
-    return torch_step(dtype, True)
+    return torch_step(dtype, network, True)
 
 
-def profile(dtype: str) -> dict[str, float]:
+def profile(dtype: str, network: str) -> dict[str, float]:
     """Measures the share of the time that each kind of operation takes in a training step of sourcesep."""
     import collections
     import tempfile
 
-    import numpy as np
     import tensorflow as tf
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
-    from sourcesep.config import Config
-    from sourcesep.train.losses import make_loss
-    from sourcesep.train.training import make_stepper
-
-    stepper = make_stepper(Config(mixed_precision=dtype), make_loss("mae"))
-    mixture = np.zeros((BATCH, TIME, 1), np.float32)
-    stems = np.zeros((BATCH, TIME, TARGETS), np.float32)
-    stepper.step(mixture, stems)
+    step = make_step(dtype, network)
+    step()
     with tempfile.TemporaryDirectory() as folder:
         with tf.profiler.experimental.Profile(folder):
-            stepper.step(mixture, stems)
+            step()
         (path,) = pathlib.Path(folder).rglob("*.xplane.pb")
         space = xplane_pb2.XSpace.FromString(path.read_bytes())
     seconds = collections.Counter()
@@ -163,21 +167,22 @@ def _train(*command: str, steps: int) -> tuple[float, list]:
     return sum(tail) / len(tail), [sum(waits[4:]) / len(waits[4:]), *memory]
 
 
-def main(torch_python: str) -> None:
-    """Measures sourcesep and PyTorch alternately, and prints the results."""
+def compare(network: str, torch_python: str) -> None:
+    """Prints how fast a network is trained by sourcesep and by PyTorch, and where sourcesep's time goes."""
     from sourcesep.config import Config
     from sourcesep.models import build
     from sourcesep.models.receptive_field import gflop_per_s
 
-    gflop = (
-        3 * gflop_per_s(build(Config()), 44_100) * BATCH * TIME / 44_100
-    )  # the backward pass costs twice the forward pass
+    settings, batch, time = NETWORKS[network]
+    config = Config.from_values(settings)
+    # The backward pass costs twice the forward pass.
+    gflop = 3 * gflop_per_s(build(config), config.sample_rate) * batch * time / config.sample_rate
     rows = {
         "sourcesep": (sys.executable, "tensorflow_step"),
         "PyTorch, eager": (torch_python, "torch_eager"),
         "PyTorch, torch.compile": (torch_python, "torch_compiled"),
     }
-    print(f"The published WaveNet, batch {BATCH} x {TIME}: {gflop:,.0f} GFLOP per step.\n")
+    print(f"{network}, batch {batch} x {time:,}: {gflop:,.0f} GFLOP per step.\n")
     print(
         "| | precision | seconds per step | GFLOP/s | share of the matrix product | times the duration of sourcesep |"
     )
@@ -187,7 +192,7 @@ def main(torch_python: str) -> None:
         print(f"| matrix product of {MATMUL} | {dtype} | | {ceiling:,.0f} | 100% | |", flush=True)
         ours_s = None
         for label, (python, name) in rows.items():
-            seconds = measure(THIS, python, name, dtype) if python else None
+            seconds = measure(THIS, python, name, dtype, network) if python else None
             if seconds is None:
                 print(f"| {label} | {dtype} | not measured | | | |")
                 continue
@@ -195,9 +200,17 @@ def main(torch_python: str) -> None:
             figures = f"{seconds:.2f} | {gflop / seconds:,.0f} | {gflop / seconds / ceiling:.0%}"
             print(f"| {label} | {dtype} | {figures} | {seconds / ours_s:.2f} |", flush=True)
     for dtype in DTYPES:
-        shares = measure(THIS, sys.executable, "profile", dtype)
+        shares = measure(THIS, sys.executable, "profile", dtype, network)
         print(f"\nWhere the operations of a {dtype} step spend their time: ", end="")
-        print(", ".join(f"{kind} {share:.0%}" for kind, share in shares.items()) + ".", flush=True)
+        print(", ".join(f"{kind} {share:.0%}" for kind, share in shares.items()) + ".\n", flush=True)
+
+
+def main(torch_python: str, names: list[str]) -> None:
+    """Measures sourcesep and PyTorch alternately, and prints the results; with names, only those networks."""
+    for network in names or NETWORKS:
+        compare(network, torch_python)
+    if names:
+        return
     losses = [measure(THIS, sys.executable, "loss_after", dtype) for dtype in DTYPES]
     print(f"\nLoss after 200 steps (64 filters, 2 stacks): float32 {losses[0]:.5f}, bfloat16 {losses[1]:.5f}: ", end="")
     print(f"{losses[1] / losses[0] - 1:+.1%}.", flush=True)
@@ -208,9 +221,9 @@ def main(torch_python: str) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--measure"]:
-        print(json.dumps(globals()[sys.argv[2]](sys.argv[3])))
+        print(json.dumps(globals()[sys.argv[2]](*sys.argv[3:])))
     else:
         from absl import app, flags
 
         flags.DEFINE_string("torch_python", "", "Python of an environment with PyTorch; empty to leave it out.")
-        app.run(lambda _: main(flags.FLAGS.torch_python))
+        app.run(lambda arguments: main(flags.FLAGS.torch_python, arguments[1:]))
