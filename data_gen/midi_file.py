@@ -229,15 +229,15 @@ def _hop(steps: memoryview, begin: int, end: int, places: list[int]) -> tuple[in
 
     Returns the place of the last message that was looked at, and the state after it: see `_steps`.
     """
-    state, last, most = 2 * begin, 2 * end + 1, MAX_MESSAGES + 1 - len(places)
-    append, following = places.append, 2 * begin
-    for _ in range(most):
-        if state >= last - 1:
+    state = following = 2 * begin
+    last = 2 * end + 1
+    for _ in range(MAX_MESSAGES + 1 - len(places)):
+        if state >= 2 * end:
             break
         following = steps[state]
         if not state < following <= last:
             break
-        append(state >> 1)
+        places.append(state >> 1)
         state = following
     return state >> 1, following
 
@@ -277,23 +277,22 @@ def _read_messages(
     rows["number"] = np.where(is_channels, np.minimum(number, 127), np.where(status == META, number, 0))
     rows["value"] = np.minimum(value, 127)
 
-    is_meta = (status == META) & np.isin(number, (SET_TEMPO, PORT, DEVICE_NAME))
     is_exclusive = (status == SYSTEM_EXCLUSIVE) | (status == _CONTINUED)
+    kept &= is_channels | is_exclusive | ((status == META) & np.isin(number, (SET_TEMPO, PORT, DEVICE_NAME)))
     contents: dict[int, bytes] = {}
     held, held_track = b"", -1  # a system exclusive message of which packets may follow
-    kept &= is_channels | is_meta | is_exclusive
-    for row in np.flatnonzero(kept & ~is_channels).tolist():
-        size_place = int(data_places[row]) + int(is_meta[row])
-        begin = size_place + int(lengths[size_place])
-        content = padded[begin : begin + int(numbers[size_place])].tobytes()
+    special = np.flatnonzero(kept & ~is_channels)
+    size_places = data_places[special] + (status[special] == META)
+    begins = size_places + lengths[size_places]
+    for row, begin, end in zip(special.tolist(), begins.tolist(), (begins + numbers[size_places]).tolist()):
+        content = padded[begin:end].tobytes()
         if is_exclusive[row]:
             track = int(rows["track"][row])
             if status[row] == _CONTINUED:  # on its own it holds something else
-                content = held + content if held and held_track == track else b""
-            held, held_track = content, track
-            content = held.removesuffix(b"\xf7")
-            kept[row] = bool(held)
-            held = b"" if held.endswith(b"\xf7") else held
+                content = held + content if held_track == track else b""
+            kept[row] = bool(content)
+            held, held_track = (b"", -1) if content.endswith(b"\xf7") or not content else (content, track)
+            content = content.removesuffix(b"\xf7")
         contents[row] = content
     rows["status"][is_exclusive] = SYSTEM_EXCLUSIVE
     numbers_kept = np.cumsum(kept) - 1
