@@ -85,6 +85,8 @@ def train(config: Config, run_dir: str, workers: Visits | None = None) -> Traine
             "TensorFlow does all of this"
         )
     run = RunDir(run_dir)
+    if any(run.checkpoints.glob("step-*")):
+        raise InputError(f"{run_dir}: a run of TensorFlow; continue it without KERAS_BACKEND=jax")
     with workers or sources.start_workers(config) as workers, run.locked():
         return Trainer(config, run, workers).run()
 
@@ -99,8 +101,6 @@ class Trainer:
         self._optimizer.build(self._model.trainable_variables)
         self._step, self._trained_s = 0, 0.0
         self._checkpoint = run_dir.checkpoints / CHECKPOINT
-        if any(run_dir.checkpoints.glob("step-*")):
-            raise InputError(f"{run_dir.path}: a run of TensorFlow; continue it without KERAS_BACKEND=jax")
         run_dir.create_or_resume(config)
         if self._checkpoint.exists():
             self._restore()
