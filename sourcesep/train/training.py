@@ -290,7 +290,7 @@ class Trainer:
             return tqdm(
                 total=round(60 * self._config.minutes),
                 initial=round(self._state.trained_s),
-                bar_format="{l_bar}{bar}| {remaining} left{postfix}",
+                bar_format="{l_bar}{bar}| {n:.0f} of {total:.0f} s{postfix}",
                 **style,
             )
         return tqdm(total=self._config.max_steps, initial=self._state.step, unit="step", **style)
