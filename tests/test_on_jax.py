@@ -111,8 +111,16 @@ folder = sys.argv[1]
 run, given = RunDir(f"{folder}/run"), np.load(f"{folder}/given.npz")
 config, model = run.config(), run.trained_model()
 mixture, stems, draws = (jax.numpy.array(given[name]) for name in ("mixture", "stems", "draws"))
-found = {name: loss(stems, stems[::-1]) for name, loss in FUNCTIONS.items()}
-found["mixture"], found["stems"] = augment(mixture, stems, 0.5, 0.3, draws)
+
+
+@jax.jit  # operation by operation, all of them would be compiled for themselves
+def compute(mixture, stems, draws):
+    found = {name: loss(stems, stems[::-1]) for name, loss in FUNCTIONS.items()}
+    found["mixture"], found["stems"] = augment(mixture, stems, 0.5, 0.3, draws)
+    return found
+
+
+found = compute(mixture, stems, draws)
 optimizer = make_optimizer(config, config.learning_rate)
 optimizer.build(model.trainable_variables)
 variables = model.trainable_variables, model.non_trainable_variables, optimizer.variables

@@ -288,7 +288,7 @@ class Pool:
         shape, n_columns = (self._size, visits.chunker.time_samples), config.channels * len(config.stem_names)
         self.arrays = tuple(jax.numpy.zeros((*shape, n)) for n in (config.channels, n_columns))
         self.n_received = self.n_filled = 0
-        self.failure: InputError | None = None
+        self.failure: Exception | None = None
         update = jax.lax.dynamic_update_slice_in_dim
         self._update = jax.jit(
             lambda arrays, block, first: tuple(update(*both, first, axis=0) for both in zip(arrays, block)),
@@ -351,7 +351,7 @@ class Pool:
                     self._ready.put(tuple(jax.device_put([part[: self._block_size] for part in both])))
                     waiting = [(both[0][self._block_size :], both[1][self._block_size :])]
                     n_waiting -= self._block_size
-        except InputError as error:
+        except Exception as error:  # raised where training ends
             self.failure = error
 
 
