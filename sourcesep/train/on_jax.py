@@ -191,7 +191,7 @@ class Trainer:
         if self._step > self._first_step:
             self._save(state)
 
-    def _draw(self, pool: Pool) -> tuple[np.ndarray, ...]:
+    def _draw(self, pool: Pool) -> tuple[Any, ...]:
         """Returns what the next step is given beside the state and the pool; see `make_step`."""
         batch = self._config.batch_size
         chunks = self._rng.choice(max(batch, pool.n_filled), batch, replace=False).astype(np.int32)
