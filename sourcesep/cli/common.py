@@ -33,7 +33,10 @@ def _with_tensorflow(command: Callable[[list[str]], int], arguments: list[str]) 
     try:
         return command(arguments)
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in _OF_EXTRA_TRAIN:
+        missing = (error.name or "").partition(".")[0]
+        if missing == "jax":
+            raise InputError("KERAS_BACKEND=jax: JAX is not installed; docs/scaling.md says how") from None
+        if missing not in _OF_EXTRA_TRAIN:
             raise
         raise InputError(
             f"{error.name} is not installed: pip install 'sourcesep[train]', or '.[train]' in a clone"
