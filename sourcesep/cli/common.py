@@ -40,6 +40,18 @@ def _with_tensorflow(command: Callable[[list[str]], int], arguments: list[str]) 
         ) from None
 
 
+def define_shifts() -> None:
+    """Defines --shifts."""
+    flags.DEFINE_integer(
+        "shifts",
+        1,
+        "Number of passes over a recording, each later by a part of the model's stride, of which the mean is taken: 4 "
+        "separate a little better than 1, and take four times as long.",
+        lower_bound=1,
+        upper_bound=64,
+    )
+
+
 def no_arguments(arguments: list[str]) -> None:
     """Raises InputError if there is an argument that is not a flag."""
     if arguments:
