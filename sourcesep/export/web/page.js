@@ -394,6 +394,7 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
 });
 window.addEventListener("resize", draw);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
 
 $("folder-choice").hidden = !window.showDirectoryPicker;
 about.then(({ instruments, sample_rate_hz }) => {
