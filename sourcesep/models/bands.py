@@ -21,7 +21,7 @@ LEVEL_FRAMES = 33  # over which the level is averaged; odd
 COMPRESSION = 0.3  # exponent of compressed magnitudes
 FLOOR = 1e-4  # added to powers relative to the level: 40 dB below it
 SILENCE = 1e-10  # added to the level
-GAIN = 2**13  # of spectra where SILENCE is added: in the float16 of TFLite files, SILENCE alone would be 0, and 0 / 0 NaN
+GAIN = 2**13  # of the spectra: SILENCE alone would be 0 in the float16 of TFLite files, and silence 0 / 0
 
 
 class Bands(NamedTuple):
