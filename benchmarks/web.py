@@ -130,10 +130,11 @@ def _memory_mb() -> float:
 
 def take_picture(song: str, picture: str) -> None:
     """Writes a picture of the page with a song separated."""
-    with opened_page("", "window-size=1180,1160", "hide-scrollbars") as browser:
+    with opened_page("", "window-size=1180,1210", "hide-scrollbars") as browser:
         separate(browser, pathlib.Path(song).resolve())
         browser.execute_script(
             "sourcesep.player.change(0, { solo: true }); sourcesep.player.change(3, { solo: true });"
+            "sourcesep.player.repeat(true, [0.3, 0.55].map((share) => Math.round(share * sourcesep.player.length)));"
             "sourcesep.player.seek(0.37 * sourcesep.player.length)"
         )
         browser.save_screenshot(os.path.abspath(picture))

@@ -356,7 +356,7 @@ for (const kind of ["dragover", "dragleave", "drop"]) {
   document.addEventListener(kind, (event) => {
     event.preventDefault();
     $("drop").classList.toggle("over", kind === "dragover");
-    if (kind === "drop" && event.dataTransfer.files.length) open(event.dataTransfer.files[0]);
+    if (kind === "drop" && !$("file").disabled && event.dataTransfer.files.length) open(event.dataTransfer.files[0]);
   });
 }
 $("record").onclick = record;
