@@ -368,7 +368,8 @@ def _mean(passes: Sequence[Iterator[np.ndarray]]) -> Iterator[np.ndarray]:
     for block in last:
         total = block.copy()
         for i, stream in enumerate(others):
-            ahead = held[i] if held[i] is not None else block[:0]
+            kept = held[i]
+            ahead = block[:0] if kept is None else kept
             while len(ahead) < len(block):
                 ahead = np.concatenate([ahead, next(stream)])
             total += ahead[: len(block)]
