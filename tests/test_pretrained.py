@@ -71,7 +71,7 @@ def card(config, tmp_path):
         "pieces": [{"name": "one"}, {"name": "two"}, {"name": "one"}],
         "command": "evaluate.py --pieces=2",
     }
-    return config, make_card(config, run, scored, "# the card before")
+    return config, make_card(config, run, [scored], "# the card before")
 
 
 def test_the_card_has_the_scores_of_the_model_and_the_anchors_and_the_licences(card):
@@ -106,7 +106,7 @@ def test_the_trainings_of_a_run_that_began_with_another_are_listed_in_their_orde
 def test_a_soundfont_of_unknown_licence_is_refused(config, tmp_path):
     run = make_run(config, tmp_path / "run")
     with pytest.raises(InputError, match="TimGM6mb.sf2: unknown licence"):
-        make_card(config, run, {"summary": {}, "pieces": [], "command": ""}, "")
+        make_card(config, run, [{"summary": {}, "pieces": [], "command": ""}], "")
 
 
 def test_the_model_in_the_package_separates_songs_through_a_soundfont_that_was_not_used_in_its_training():

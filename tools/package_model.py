@@ -2,7 +2,8 @@
 
     python tools/package_model.py --run_dir=runs/pretrained
 
-Run evaluate.py on the run first, with the SoundFonts of its training and others: the card shows these scores.
+Run evaluate.py on the run first, with SoundFonts that it heard and others, and on recordings: the card shows these
+scores.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import os
 import pathlib
 import sys
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import h5py
@@ -53,6 +55,7 @@ SOUNDS = {  # authors and licences of the SoundFonts with which models in the pa
     "Pasta_bass.sf2": "Karoryfer Samples; CC0",
     "Sneaky_bass.sf2": "Karoryfer Samples; CC0",
     "YR_bass.sf2": "FreePats; CC0",
+    "Gogodze_kit.sf2": "Karoryfer Samples; CC0",
     "Splendid_piano.sf2": "AKAI; public domain",
     "Upright_piano_KW.sf2": "FreePats; CC0",
     "VPO_strings.sf2": "Virtual Playing Orchestra, Paul Battersby and others; CC-BY-SA and CC Sampling Plus",
@@ -88,7 +91,7 @@ Medians over {n_test} songs that were kept out of training, of the SDR in dB whi
 instrument rests, which should be low. "constant" is the mixture at the level that scores best; the ideal ratio mask is
 the best that a mask on the spectrogram can do, computed from the true stems. From
 
-    python {command}
+{evaluations}
 
 {table}
 
@@ -103,13 +106,13 @@ SITTING = """{config.steps:,} steps in {minutes:.0f} minutes, {processor}:
 """
 
 
-def make_card(config: Config, run: RunDir, scored: dict[str, Any], before: str) -> str:
+def make_card(config: Config, run: RunDir, scored: Sequence[dict[str, Any]], before: str) -> str:
     """Returns the card, README.md in the folder of the model.
 
     Args:
         config: of the run.
         run: the run.
-        scored: the metrics.json of evaluate.py.
+        scored: what evaluate.py wrote into metrics.json, of each evaluation to be shown.
         before: the card of the model that is in the package now. If the run started from that model, the commands in
             its card are kept, and that of the run is added.
 
@@ -117,9 +120,9 @@ def make_card(config: Config, run: RunDir, scored: dict[str, Any], before: str) 
     """
     lines = [f"| | {' | '.join(config.stem_names)} |"]
     lines.append("|---" * (1 + len(config.stem_names)) + "|")
-    for condition, instruments in scored["summary"].items():
+    for condition, instruments in ((c, i) for one in scored for c, i in one["summary"].items()):
         for row in (MODEL, MIXTURE, CONSTANT, IDEAL):
-            cells = [_cell(instruments[name][row]) for name in config.stem_names]
+            cells = [_cell(instruments[name][row]) if name in instruments else "–" for name in config.stem_names]
             lines.append(f"| {condition}: {row} | {' | '.join(cells)} |")
     n_songs = open_played(config, config.midi_dir).size("train")
     sittings = list_sittings(run)
@@ -134,9 +137,9 @@ def make_card(config: Config, run: RunDir, scored: dict[str, Any], before: str) 
         nyquist=config.sample_rate // 2,
         n_parameters=count_parameters(run.path),
         n_songs=n_songs,
-        n_test=len({piece["name"] for piece in scored["pieces"]}),
+        n_test=len({piece["name"] for piece in scored[0]["pieces"]}),
         sounds="\n".join(f"- {font}: {SOUNDS[font]}" for font in heard),
-        command=scored["command"],
+        evaluations="\n".join(f"    python {one['command']}" for one in scored),
         table="\n".join(lines),
         commands=commands,
     )
@@ -237,7 +240,8 @@ def main(_) -> int:
     try:
         config = run.config()
         run.check_weights()
-        scored = json.loads((run.path / "evaluation" / "metrics.json").read_text())
+        folders = flags.FLAGS.evaluations or [run.path / "evaluation"]
+        scored = [json.loads(pathlib.Path(folder, "metrics.json").read_text()) for folder in folders]
         card = make_card(config, run, scored, (PRETRAINED / "README.md").read_text())
         with replacing(RunDir(PRETRAINED).weights) as partial:
             pack_weights(run.weights, partial)
@@ -257,4 +261,5 @@ def main(_) -> int:
 
 if __name__ == "__main__":
     flags.DEFINE_string("run_dir", "runs/pretrained", "Folder of the run.")
+    flags.DEFINE_list("evaluations", [], "Folders that evaluate.py wrote, for the card; empty for RUN_DIR/evaluation.")
     app.run(main)
