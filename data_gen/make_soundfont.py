@@ -11,6 +11,7 @@ import collections
 import os
 import pathlib
 import re
+import struct
 import xml.etree.ElementTree
 from collections.abc import Iterable, Sequence
 
@@ -22,6 +23,7 @@ from data_gen import InputError
 from data_gen import soundfont_file as sf
 from data_gen.command import exit_status
 from data_gen.instruments import CANDIDATES, DRUM_BANK
+from data_gen.sfz import read_regions
 from data_gen.soundfont_file import Preset, Sample, Zone, timecents, write_soundfont
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".aif", ".aiff", ".mp3")
@@ -50,7 +52,7 @@ def read_source(text: str) -> Preset:
         bank, program, zones = DRUM_BANK, 0, _hydrogen_zones(kit)
     elif path.suffix.lower() == ".sfz" and path.is_file():
         bank, program = _place(target, text)
-        zones = _sfz_zones(path)
+        zones = _sfz_zones(path, bank == DRUM_BANK)
     elif path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
         keys = {file: key for file in files if (key := note_key(file.stem)) is not None}
@@ -96,20 +98,66 @@ def drum_keys(name: str) -> tuple[int, ...]:
     return next((keys for pattern, keys in _DRUMS.items() if re.search(pattern, name, re.I)), ())
 
 
-def read_sample(path: pathlib.Path, key: int = 60, cents: int = 0, loop: tuple[int, int] | None = None) -> Sample:
-    """Reads a sound file, averages its channels and cuts off silence at the end. Raises InputError if it cannot."""
+def read_sample(
+    path: pathlib.Path,
+    key: int = 60,
+    cents: int = 0,
+    loop: tuple[int, int] | None = None,
+    span: tuple[int, int] = (0, 0),
+) -> Sample:
+    """Reads a sound file, averages its channels and cuts off silence at the end.
+
+    Args:
+        path: of the file.
+        key, cents, loop: as in Sample; the loop is counted from the begin of the file.
+        span: first and last sample to read; 0 as the last one for all.
+
+    Raises InputError if it cannot be read.
+    """
+    begin, last = span
     try:
-        data, rate_hz = soundfile.read(
-            path, int(MAX_S * soundfile.info(path).samplerate), dtype="float32", always_2d=True
-        )
+        rate_hz = soundfile.info(path).samplerate
+        stop = min(begin + int(MAX_S * rate_hz), last + 1 if last > 0 else 2**31)
+        data, rate_hz = soundfile.read(path, start=begin, stop=stop, dtype="float32", always_2d=True)
     except (OSError, soundfile.LibsndfileError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from None
     mono = data.mean(axis=1)
     audible = np.flatnonzero(np.abs(mono) > 1e-4)
     end = int(audible[-1]) + 1 if len(audible) else 0
-    if loop and not 0 <= loop[0] < loop[1] <= len(mono):
-        loop = None
+    if loop:
+        loop = (loop[0] - begin, loop[1] - begin)
+        loop = loop if 0 <= loop[0] < loop[1] <= len(mono) else None
     return Sample(mono[: max(end, loop[1] if loop else 0, 64)], rate_hz, key, cents, loop, path.stem[-20:])
+
+
+def embedded_loop(path: pathlib.Path) -> tuple[int, int] | None:
+    """Returns (first sample, sample after the last) of the loop that a WAV or FLAC file names; None for none.
+
+    It is in the chunk `smpl`, which a FLAC file keeps in an application block of type `riff`.
+    """
+    with path.open("rb") as file:
+        head = file.read(4)
+        if head == b"RIFF":
+            file.seek(12)
+            while len(header := file.read(8)) == 8:
+                tag, size = struct.unpack("<4sI", header)
+                if tag == b"smpl":
+                    return _smpl_loop(file.read(size))
+                file.seek(size + size % 2, os.SEEK_CUR)
+        elif head == b"fLaC":
+            kind = 0
+            while kind < 128 and len(header := file.read(4)) == 4:  # the highest bit says that it is the last block
+                kind, block = header[0], file.read(int.from_bytes(header[1:], "big"))
+                if kind % 128 == 2 and block[:8] == b"riffsmpl":
+                    return _smpl_loop(block[12:])
+    return None
+
+
+def _smpl_loop(chunk: bytes) -> tuple[int, int] | None:
+    if len(chunk) < 60 or not struct.unpack_from("<I", chunk, 28)[0]:
+        return None
+    start, end = struct.unpack_from("<II", chunk, 44)
+    return (start, end + 1) if start < end else None
 
 
 def _note_zones(keys: dict[pathlib.Path, int]) -> list[Zone]:
@@ -166,70 +214,77 @@ def _hydrogen_zones(kit: pathlib.Path) -> list[Zone]:
 
 
 # ---- SFZ ------------------------------------------------------------------------------------------------------------
-def _sfz_zones(path: pathlib.Path) -> list[Zone]:
+def _sfz_zones(path: pathlib.Path, is_kit: bool) -> list[Zone]:
     """Returns the zones of the regions of an SFZ file, of the opcodes that a SoundFont has too."""
-    text = re.sub(r"//.*|/\*.*?\*/", "", path.read_text(encoding="utf-8", errors="replace"))
-    for name, value in re.findall(r"#define\s+(\$\w+)\s+(\S+)", text):
-        text = text.replace(name, value)
-    inherited: dict[str, dict[str, str]] = {}
-    zones, n_missing = [], 0
-    order = ("control", "global", "master", "group", "region")
-    for header, body in re.findall(r"<(\w+)>([^<]*)", text):
-        opcodes = {k: v.strip() for k, v in re.findall(r"(\w+)=(.*?)(?=\s+\w+=|\s*$)", body, re.M)}
-        if header not in order:
-            continue
-        inherited[header] = opcodes
-        for lower in order[order.index(header) + 1 :]:
-            inherited.pop(lower, None)
-        if header != "region":
-            continue
-        merged = {name: value for level in order for name, value in inherited.get(level, {}).items()}
-        is_other_take = merged.get("seq_position", "1") != "1" or float(merged.get("lorand", 0)) > 0
-        if "sample" not in merged or merged.get("trigger", "attack") != "attack" or is_other_take:
-            continue
-        file = path.parent / (merged.get("default_path", "") + merged["sample"]).replace("\\", "/")
-        if file.is_file():
-            zones.append(_sfz_zone(file, merged))
-        else:
-            n_missing += 1
-    if n_missing:
-        logging.warning("%s: %d regions name files that are not there; they are left out", path, n_missing)
-    return zones
+    regions = read_regions(path, _sfz_key)
+    present = [region for region in regions if (path.parent / region["sample"]).is_file()]
+    if len(present) < len(regions):
+        logging.warning(
+            "%s: %d regions name no file that is there; they are left out", path, len(regions) - len(present)
+        )
+    loudest_db = max((float(region["volume"]) for region in present), default=0.0)
+    read: dict[tuple[object, ...], Sample] = {}
+    return [_sfz_zone(path.parent, region, loudest_db, is_kit, read) for region in present]
 
 
-def _sfz_zone(file: pathlib.Path, opcodes: dict[str, str]) -> Zone:
+def _sfz_key(text: str) -> int | None:
+    return int(text) if re.fullmatch(r"-?\d+", text) else note_key(text)
+
+
+def _sfz_zone(
+    folder: pathlib.Path,
+    opcodes: dict[str, str],
+    loudest_db: float,
+    is_kit: bool,
+    read: dict[tuple[object, ...], Sample],
+) -> Zone:
     def key_of(name: str, default: int) -> int:
-        value = opcodes.get(name, opcodes.get("key", ""))
-        if re.fullmatch(r"-?\d+", value):
-            return min(127, max(0, int(value)))
-        key = note_key(value)
-        return default if key is None else key
+        key = _sfz_key(opcodes.get(name, opcodes.get("key", "")))
+        return min(127, max(0, default if key is None else key + int(opcodes["note_offset"])))
 
     def number(name: str, default: float) -> float:
         try:
-            return float(opcodes.get(name, default))
+            return float(opcodes.get(name, opcodes.get(name.replace("_", ""), default)))
         except ValueError:
             return default
 
-    loop = None
-    if opcodes.get("loop_mode", "").startswith("loop") and "loop_end" in opcodes:
-        loop = (int(number("loop_start", 0)), int(number("loop_end", 0)) + 1)
+    mode = opcodes.get("loop_mode", opcodes.get("loopmode", ""))
+    loop: tuple[int, int] | None = None
+    file = folder / opcodes["sample"]
+    if mode not in ("one_shot", "no_loop"):
+        found = embedded_loop(file)
+        start, end = number("loop_start", found[0] if found else 0), number("loop_end", found[1] - 1 if found else 0)
+        loop = (int(start), int(end) + 1) if end > start else None
+    keycenter = key_of("pitch_keycenter", 60)
+    span = int(number("offset", 0)), int(number("end", 0))
+    what = (file, keycenter, loop, span)
+    if what not in read:
+        read[what] = read_sample(file, keycenter, 0, loop, span)
+    cents = round(number("tune", 0))
     generators = {
-        sf.COARSE_TUNE: int(number("transpose", 0)),
-        sf.FINE_TUNE: int(number("tune", 0)),
-        sf.ATTENUATION: int(max(0.0, -10 * number("volume", 0)) / 0.4),  # FluidSynth counts it as 0.04 dB
+        sf.COARSE_TUNE: int(number("transpose", 0)) + int(cents / 100),
+        sf.FINE_TUNE: cents - 100 * int(cents / 100),
+        sf.ATTENUATION: min(1_440, int(10 * (loudest_db - number("volume", 0)) / 0.4)),  # FluidSynth: 0.04 dB
     }
     for opcode, generator in (("attack", sf.ATTACK), ("decay", sf.DECAY), ("release", sf.RELEASE)):
         if f"ampeg_{opcode}" in opcodes:
             generators[generator] = timecents(number(f"ampeg_{opcode}", 0))
     if "ampeg_sustain" in opcodes:
         generators[sf.SUSTAIN] = int(min(1_000, -200 * np.log10(max(number("ampeg_sustain", 100) / 100, 1e-5))))
-    if opcodes.get("loop_mode") == "one_shot":
+    if mode == "one_shot":
         generators[sf.RELEASE] = timecents(5.0)
-    keys = key_of("lokey", 0), key_of("hikey", 127)
-    velocities = int(number("lovel", 0)), int(number("hivel", 127))
+    if is_kit:
+        generators[sf.EXCLUSIVE] = int(number("off_by", number("group", 0)))
     generators = {generator: value for generator, value in generators.items() if value}
-    return Zone(read_sample(file, key_of("pitch_keycenter", 60), 0, loop), keys, velocities, generators)
+    if "pitch_keytrack" in opcodes:
+        generators[sf.SCALE_TUNING] = int(number("pitch_keytrack", 100))
+    keys = key_of("lokey", 0), key_of("hikey", 127)
+    velocities = [int(number("lovel", 0)), int(number("hivel", 127))]
+    if "xfin_hivel" in opcodes:  # layers that fade into each other take turns in the middle
+        velocities[0] = int(number("xfin_lovel", 0) + number("xfin_hivel", 0)) // 2 + 1
+    if "xfout_lovel" in opcodes:
+        velocities[1] = int(number("xfout_lovel", 127) + number("xfout_hivel", 127)) // 2
+    return Zone(read[what], keys, (velocities[0], velocities[1]), generators)
 
 
 def main(arguments: list[str]) -> int:

@@ -24,6 +24,7 @@ PROCEDURAL = "procedural"  # stands for a file: a SoundFont that is computed, se
 KEY_RANGE, VELOCITY_RANGE, SAMPLE_MODES, SAMPLE, INSTRUMENT = 43, 44, 54, 53, 41  # generators, by their numbers
 ATTACK, DECAY, SUSTAIN, RELEASE = 34, 36, 37, 38  # of the volume envelope: timecents, and tenths of a dB below full
 FILTER_HZ, RESONANCE, ATTENUATION, COARSE_TUNE, FINE_TUNE, ROOT_KEY, EXCLUSIVE = 8, 9, 48, 51, 52, 58, 57
+SCALE_TUNING = 56  # cents from key to key
 VIBRATO_CENTS, VIBRATO_HZ = 6, 24  # depth and frequency of the low-frequency oscillator for the pitch
 LOOPS = 1  # value of SAMPLE_MODES: the sample goes round its loop, also after the release
 VORBIS = 0x10  # bit of a sample's type in SF3 files

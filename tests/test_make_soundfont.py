@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import subprocess
 import sys
 
@@ -112,6 +113,59 @@ def test_an_sfz_file_keeps_ranges_tuning_loops_and_inherited_opcodes(tmp_path):
     lower_hz, softer = pitch_of(preset, tmp_path, 81)
     assert lower_hz == pytest.approx(441, rel=0.01)
     assert softer == pytest.approx(level * 10 ** (-12 / 20), rel=0.15)
+
+
+def test_an_sfz_file_follows_includes_and_plays_what_sounds_before_any_controller_moves(tmp_path):
+    for name, hz in (("a", 220), ("b", 440)):
+        write_sine(tmp_path / "samples" / f"{name}.wav", hz, seconds=0.5)
+    (tmp_path / "maps").mkdir()
+    (tmp_path / "maps" / "one.sfz").write_text("<region> sample=$FILE.wav key=$KEY $MORE")
+    (tmp_path / "all.sfz").write_text(
+        """/* over
+        lines */ <control> default_path=samples/ set_cc20=64 note_offset=12
+        <global> sw_lokey=0 sw_hikey=3 sw_default=1 ampeg_sustain=0 ampeg_sustain_oncc20=100
+        #define $FILE a
+        #define $KEY 45
+        #define $MORE group_volume=-6
+        #include "maps/one.sfz"
+        #define $FILE b
+        #define $KEY 57
+        #define $MORE volume_oncc20=-3
+        <group> volume=1.5
+        #include "maps\\one.sfz"
+        <group> key=60
+        """
+        + "\n".join(
+            f"<region> sample=b.wav {more}"
+            for more in ("seq_position=2", "lorand=0.5", "trigger=release", "sw_last=2", "locc20=65", "on_locc1=1",
+                         "xfin_locc1=0 xfin_hicc1=127", "amplitude_oncc1=100", "end=-1")
+        )
+        + "<region> sample=*silence <region> sample=b.wav key=61 sw_last=1 hicc20=64 xfout_locc1=0 xfout_hicc1=9"
+    )  # fmt: skip
+    preset = read_source(f"piano={tmp_path}/all.sfz")
+    assert [zone.keys[0] for zone in preset.zones] == [57, 69, 73]
+    (low_hz, softer), (high_hz, level) = (pitch_of(preset, tmp_path, key) for key in (57, 69))
+    assert (low_hz, high_hz) == (pytest.approx(220, rel=0.01), pytest.approx(440, rel=0.01))
+    assert softer == pytest.approx(level * 10 ** (-6 / 20), rel=0.15)
+    (tmp_path / "maps" / "one.sfz").write_text('#include "maps/one.sfz"')
+    with pytest.raises(InputError, match="includes itself"):
+        read_source(f"piano={tmp_path}/all.sfz")
+
+
+def test_an_sfz_file_takes_loops_from_the_samples_and_offsets_and_crossfaded_layers(tmp_path):
+    write_sine(tmp_path / "one.wav", 441, seconds=0.5)
+    loop = struct.pack("<9I6I", *(0,) * 7, 1, 0, 0, 0, 1_000, 5_999, 0, 0)
+    data = (tmp_path / "one.wav").read_bytes() + b"smpl" + struct.pack("<I", len(loop)) + loop
+    (tmp_path / "one.wav").write_bytes(data[:4] + struct.pack("<I", len(data) - 8) + data[8:])
+    (tmp_path / "one.sfz").write_text(
+        "<group> sample=one.wav pitch_keycenter=69 <region> xfout_lovel=40 xfout_hivel=60\n"
+        "<region> xfin_lovel=40 xfin_hivel=60 offset=500 pitch_keytrack=0 tune=-1200 <region> loop_mode=no_loop key=20"
+    )
+    preset = read_source(f"piano={tmp_path}/one.sfz")
+    assert [zone.velocities for zone in preset.zones] == [(0, 50), (51, 127), (0, 127)]
+    assert [zone.sample.loop for zone in preset.zones] == [(1_000, 6_000), (500, 5_500), None]
+    assert pitch_of(preset, tmp_path, 81, velocity=40)[0] == pytest.approx(882, rel=0.01)
+    assert pitch_of(preset, tmp_path, 81)[0] == pytest.approx(220.5, rel=0.01)
 
 
 def test_bad_sources_are_one_clear_line(tmp_path):
