@@ -88,7 +88,7 @@ setuptools.setup(
         ],
         # What some tests compare with; without it they are skipped.
         # Later releases of jax want a newer ml_dtypes than TensorFlow 2.16 does.
-        "ci": ["jax<0.4.35", "museval", "ray[data]>=2.40", 'pyarrow<26; python_version < "3.13"'],
+        "ci": ["jax<0.4.35", "marionette-driver", "museval", "ray[data]>=2.40", 'pyarrow<26; python_version < "3.13"'],
     },
     entry_points={
         "console_scripts": [

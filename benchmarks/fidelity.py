@@ -71,23 +71,21 @@ def on_the_players_clock(path: str) -> midi.Piece:
     events up to that tick, and they sound from the next block on (fluid_player_callback, FluidSynth 2.3).
     """
     song = midi_file.parse(pathlib.Path(path).read_bytes(), str(path))
-    ticks, messages, ports = midi._merged(song.tracks)
+    messages, channels, contents = midi.merge(song)
     start_ms = start_tick = block = 0
     tick_ms = 500.0 / song.ticks_per_beat
     times_s = []
-    for tick, message in zip(ticks, messages):
+    for row, (tick, _, status, number, _) in enumerate(messages.tolist()):
         due_ms = start_ms + max(0, math.ceil((tick - start_tick - 0.5) * tick_ms - 1e-9))
         block = max(block, math.ceil(due_ms * RATE / (1000 * synth.BLOCK_SAMPLES) - 1e-9))
         times_s.append((block + 1) * synth.BLOCK_SAMPLES / RATE)
-        _, status, number, value = message
-        us_per_beat = (
-            int.from_bytes(value[:3], "big") if (status, number) == (midi_file.META, midi_file.SET_TEMPO) else 0
-        )
+        is_tempo = (status, number) == (midi_file.META, midi_file.SET_TEMPO)
+        us_per_beat = int.from_bytes(contents[row][:3], "big") if is_tempo else 0
         if us_per_beat:
             now_ms = int(1000.0 * block * synth.BLOCK_SAMPLES / RATE)
             start_tick += int((now_ms - start_ms) / tick_ms + 0.5)
             start_ms, tick_ms = now_ms, us_per_beat / 1000 / song.ticks_per_beat
-    return midi.make_piece(path, midi._rows(np.array(times_s), messages, ports))
+    return midi.finish(path, midi.make_events(np.array(times_s), messages, channels, contents))
 
 
 def render(piece: midi.Piece, soundfont: str) -> np.ndarray:

@@ -1,7 +1,8 @@
 """Measures how fast recorded stems are read: `python -m benchmarks.recordings`. Prints Markdown.
 
 The songs are made here: four stems of noisy tones, 16 bit, stereo, 44.1 kHz, as WAV and as FLAC. With --torch_python
-the readers of open-unmix and demucs are measured too, where that Python has them.
+the readers of open-unmix and demucs are measured too, where that Python has them and torchaudio below 2.9, whose
+functions they call.
 """
 
 from __future__ import annotations

@@ -26,11 +26,14 @@ these (they select sounds of the older MT-32), and XG files without a reset do.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
+
+import numpy as np
 
 from data_gen.instruments import DRUM_BANK
-from data_gen.midi_file import DEVICE_NAME, META, PORT, Message
+from data_gen.midi_file import DEVICE_NAME, META, PORT, SYSTEM_EXCLUSIVE
 
 # Controllers with a meaning of their own (MIDI 1.0 specification, table III).
 BANK_SELECT, BANK_SELECT_LSB, SUSTAIN, ALL_SOUND_OFF, RESET_CONTROLLERS, ALL_NOTES_OFF = 0, 32, 64, 120, 121, 123
@@ -46,6 +49,7 @@ _DEVICE_IDS = (0x10, 0x7F)  # the device ID that GS and XG messages in files hav
 # Controllers that Reset All Controllers leaves alone (RP-015), with the values they have after a reset of the system.
 _RESET_VALUES = {7: 100, 39: 0, 8: 64, 40: 0, 10: 64, 42: 0, **dict.fromkeys(range(70, 80), 64)}
 _DATA_ENTRY = (6, 38, 96, 97)
+_FOLLOWED = (BANK_SELECT, BANK_SELECT_LSB, *_RESET_VALUES, *_DATA_ENTRY)  # controllers with an effect here
 # Registered parameters after a reset: pitch bend range 2 semitones, fine and coarse tuning in the centre (GM1, GM2).
 _RESET_PARAMETERS = (
     *((101, 0), (100, 0), (6, 2), (38, 0), (101, 0), (100, 1), (6, 64), (38, 0), (101, 0), (100, 2), (6, 64)),
@@ -53,39 +57,46 @@ _RESET_PARAMETERS = (
 )
 
 
-def ports(tracks: Sequence[list[Message]]) -> list[list[int]]:
-    """Returns the port of each message of each track, numbered from 0 as far as ports with channel messages go.
+def ports(messages: np.ndarray, contents: Mapping[int, bytes]) -> np.ndarray:
+    """Returns the port of each message of a file, numbered from 0 as far as ports with channel messages go.
 
     A port is a set of 16 channels of its own. A track is played by the device that it names (meta event 09) through the
     port that it names (meta event 21), and both count from the beginning of the track until another follows (RP-019).
     A track that names no port uses port 0; one that names no device uses the first device named in the file.
+
+    Args:
+        messages, contents: of a `midi_file.MidiFile`.
+
+    Returns:
+        uint8 [message].
     """
     devices: dict[bytes, int] = {}  # name -> number, in order of appearance
-    keys_of_tracks = []  # [track][message] (device, port)
-    used: set[tuple[int, int]] = set()  # keys of channel messages
-    names_of_tracks = [
-        [(m[2], m[3]) for m in track if m[1] == META and m[2] in (PORT, DEVICE_NAME) and m[3]] for track in tracks
-    ]
-    if not any(names_of_tracks):
-        return [[0] * len(track) for track in tracks]
-    for track, named in zip(tracks, names_of_tracks):
-        for kind, content in named:
+    named: dict[int, list[tuple[int, int, bytes]]] = collections.defaultdict(list)  # track -> (message, kind, content)
+    rows = [row for row, content in contents.items() if content]
+    for row, message in zip(rows, messages[rows].tolist()):
+        _, track, status, kind, _ = message
+        if status == META and kind in (PORT, DEVICE_NAME):
+            named[track].append((row, kind, contents[row]))
             if kind == DEVICE_NAME:
-                devices.setdefault(content, len(devices))
-        first = dict(reversed(named))
+                devices.setdefault(contents[row], len(devices))
+    if not named:
+        return np.zeros(len(messages), np.uint8)
+    begins: list[int] = []  # of stretches of messages with one key
+    keys: list[tuple[int, int]] = []  # (device, port) of each of them
+    n_tracks = int(messages["track"][-1]) + 1
+    for track, begin in enumerate(np.searchsorted(messages["track"], np.arange(n_tracks)).tolist()):
+        first = {kind: content for _, kind, content in reversed(named[track])}
         key = devices.get(first.get(DEVICE_NAME, b""), 0), first.get(PORT, b"\0")[0]
-        keys = [key] * len(track)
-        if len(named) > len(first):  # another port or device follows in the same track
-            for i, (_, status, number, content) in enumerate(track):
-                if status == META and content and number == DEVICE_NAME:
-                    key = devices[content], key[1]
-                elif status == META and content and number == PORT:
-                    key = key[0], content[0]
-                keys[i] = key
-        used.update(key for key, message in zip(keys, track) if message[1] < 0xF0)
-        keys_of_tracks.append(keys)
-    numbers = {key: min(number, MAX_PORTS - 1) for number, key in enumerate(sorted(used))}
-    return [[numbers.get(key, 0) for key in keys] for keys in keys_of_tracks]
+        begins.append(begin)
+        keys.append(key)
+        for row, kind, content in named[track]:
+            key = (devices[content], key[1]) if kind == DEVICE_NAME else (key[0], content[0])
+            begins.append(row)
+            keys.append(key)
+    stretch = np.searchsorted(begins, np.arange(len(messages)), side="right") - 1
+    used = np.unique(stretch[messages["status"] < 0xF0]).tolist()  # by channel messages
+    numbers = {key: min(n, MAX_PORTS - 1) for n, key in enumerate(sorted({keys[place] for place in used}))}
+    return np.array([numbers.get(key, 0) for key in keys], np.uint8)[stretch]
 
 
 @dataclasses.dataclass
@@ -98,15 +109,67 @@ class _Channel:
     changed: set[int] = dataclasses.field(default_factory=set)  # controllers of _RESET_VALUES and _DATA_ENTRY
 
 
-class Channels:
+def follow(
+    messages: np.ndarray, channels: np.ndarray, contents: Mapping[int, bytes]
+) -> tuple[np.ndarray, list[tuple[int, int, int, int]]]:
+    """Follows all channels of a file.
+
+    Args:
+        messages: [message] of dtype `midi_file.MESSAGE`, in order of time.
+        channels: uint8 [message], port * 16 + MIDI channel; port * 16 of messages that have no channel.
+        contents: number of a message -> its bytes, if it is a meta event or system exclusive.
+
+    Returns:
+        voices: uint8 [message, 2], the SoundFont bank and the program that a note struck there is played by.
+        controls: (message, channel, number, value), control changes with the effect on sounds and controllers that
+            system exclusive messages have, in order of time.
+    """
+    n = len(messages)
+    kinds, numbers = messages["status"] & 0xF0, messages["number"]
+    is_exclusive = messages["status"] == SYSTEM_EXCLUSIVE
+    is_change = (kinds == 0xC0) | is_exclusive | ((kinds == 0xB0) & np.isin(numbers, _FOLLOWED))
+    # Messages that have a channel reset with the others: it sounds, or has controllers that a reset changes.
+    is_use = np.isin(kinds, (0xB0, 0xC0, 0xD0, 0xE0)) | ((kinds == 0x90) & (messages["value"] > 0))
+    state = _Channels()
+    controls: list[tuple[int, int, int, int]] = []
+    changes = [(channel, -1, *_first_voice(channel)) for channel in range(16 * MAX_PORTS)]
+    last = 0  # message up to which the channels in use are known
+    rows = np.flatnonzero(is_change)
+    changing = zip(rows.tolist(), channels[rows].tolist(), messages[rows].tolist())
+    for row, channel, (_, _, status, number, value) in changing:
+        if status == SYSTEM_EXCLUSIVE:
+            state.use(set(channels[last:row][is_use[last:row]].tolist()))
+            last = row
+            controls += [(row, *control) for control in state.receive_exclusive(channel // 16, contents[row])]
+        elif status >= 0xC0:
+            state.change_program(channel, number)
+        else:
+            state.change_control(channel, number, value)
+        changes += [(changed, row, *voice) for changed, voice in state.changed.items()]
+        state.changed.clear()
+    table = np.array(changes, np.int64)
+    table = table[np.lexsort((table[:, 1], table[:, 0]))]  # by channel, then by time
+    begins = table[:, 0] * (n + 1) + table[:, 1] + 1
+    places = np.searchsorted(begins, channels.astype(np.int64) * (n + 1) + np.arange(n) + 1, side="right") - 1
+    return table[places, 2:].astype(np.uint8), controls
+
+
+def _first_voice(channel: int) -> tuple[int, int]:
+    """Returns the SoundFont bank and the program of a channel after a reset."""
+    return DRUM_BANK if channel % 16 == DRUM_CHANNEL else 0, 0
+
+
+class _Channels:
     """Follows all channels of a file, message by message. A channel is numbered port * 16 + MIDI channel.
 
     Attributes:
         voices: [channel] (SoundFont bank, program) that a note struck now is played by.
+        changed: channel -> the new one of its `voices`, since the caller last emptied it.
     """
 
     def __init__(self) -> None:
-        self.voices = [(DRUM_BANK if i % 16 == DRUM_CHANNEL else 0, 0) for i in range(16 * MAX_PORTS)]
+        self.voices = [_first_voice(channel) for channel in range(16 * MAX_PORTS)]
+        self.changed: dict[int, tuple[int, int]] = {}
         self._mode = ""
         self._used: dict[int, _Channel] = {}  # channels with messages since the last reset
 
@@ -119,28 +182,28 @@ class Channels:
     def _first_bank(self, is_rhythm: bool) -> int:
         return _FIRST_BANK.get(self._mode, (0, 0))[is_rhythm]
 
-    def use(self, channel: int) -> None:
-        """Notes that the channel sounds or has controllers that a reset would change."""
-        if channel not in self._used:
+    def use(self, channels: Iterable[int]) -> None:
+        """Notes that channels sound or have controllers that a reset would change."""
+        for channel in channels:
             self._channel(channel)
 
-    def change_control(self, channel: int, number: int, value: int) -> bool:
-        """Takes in a control change; returns whether it was a Bank Select, which only concerns this class."""
+    def change_control(self, channel: int, number: int, value: int) -> None:
+        """Takes in a control change."""
         state = self._channel(channel)
         if number == BANK_SELECT:
             if self._mode != GM2 or value in (120, _GM2_MELODY):  # FluidSynth; GM2 names no other value
                 state.msb = value
-            return True
-        if number == BANK_SELECT_LSB:
+        elif number == BANK_SELECT_LSB:
             state.lsb = value
-            return True
-        if number in _RESET_VALUES or number in _DATA_ENTRY:
+        elif number in _FOLLOWED:
             state.changed.add(number)
-        return False
 
     def change_program(self, channel: int, program: int) -> None:
         """Takes in a program change, which also puts the bank selected before it into force."""
-        self.voices[channel] = self._voice(self._channel(channel), program)
+        self._play(channel, self._voice(self._channel(channel), program))
+
+    def _play(self, channel: int, voice: tuple[int, int]) -> None:
+        self.voices[channel] = self.changed[channel] = voice
 
     def _voice(self, state: _Channel, program: int) -> tuple[int, int]:
         """Returns the SoundFont bank and the program that a program change selects."""
@@ -217,7 +280,7 @@ class Channels:
         state.is_rhythm = is_rhythm
         if (self.voices[channel][0] == DRUM_BANK) != is_rhythm:
             state.msb, state.lsb = self._first_bank(is_rhythm), 0
-            self.voices[channel] = (DRUM_BANK if is_rhythm else 0, 0)
+            self._play(channel, (DRUM_BANK if is_rhythm else 0, 0))
 
     def _reset(self, mode: str) -> list[tuple[int, int, int]]:
         """Brings every channel to its first state: sounds, controllers, bank and program (GM1, GS, XG, FluidSynth)."""
@@ -227,7 +290,7 @@ class Channels:
             if state.changed & set(_DATA_ENTRY):
                 controls += [(channel, number, value) for number, value in _RESET_PARAMETERS]
             controls += [(channel, n, value) for n, value in _RESET_VALUES.items() if n in state.changed]
-            self.voices[channel] = (DRUM_BANK if channel % 16 == DRUM_CHANNEL else 0, 0)
+            self._play(channel, _first_voice(channel))
         self._used.clear()
         self._mode = mode
         return controls

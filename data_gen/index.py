@@ -6,12 +6,10 @@ belong to one song.
 
 from __future__ import annotations
 
-import collections
 import concurrent.futures
 import contextlib
 import dataclasses
 import functools
-import gc
 import hashlib
 import json
 import multiprocessing
@@ -115,8 +113,7 @@ def _examine_all(root: pathlib.Path, paths: list[str], found: dict, progress: bo
         yield from bar(map(_examine, jobs))
         return
     context = multiprocessing.get_context("spawn")
-    # The garbage collector looks at every message of a file again and again, and finds nothing.
-    with concurrent.futures.ProcessPoolExecutor(os.cpu_count(), context, gc.disable) as executor:
+    with concurrent.futures.ProcessPoolExecutor(os.cpu_count(), context) as executor:
         yield from bar(executor.map(_examine, jobs, chunksize=16))
 
 
@@ -133,19 +130,17 @@ def _examine(job: tuple[str, str, int, int]) -> Entry:
     digest = hashlib.sha256(data).hexdigest()[:32]
     _store(digest, piece)
     notes = piece.notes
-    usage: dict[str, list] = collections.defaultdict(lambda: [0, 0.0])
     banks = np.where(notes["bank"] == DRUM_BANK, DRUM_BANK, 0)
-    for bank, program, length_s in zip(banks.tolist(), notes["program"].tolist(), notes["end_s"] - notes["time_s"]):
-        count = usage[f"{bank}:{program}"]
-        count[0] += 1
-        count[1] += float(length_s)
+    voices, voice = np.unique(banks * 128 + notes["program"], return_inverse=True)
+    counts, lengths_s = np.bincount(voice), np.bincount(voice, notes["end_s"] - notes["time_s"])
+    usage = zip(voices.tolist(), counts.tolist(), lengths_s.tolist())
     return Entry(
         path,
         size,
         mtime_ns,
         digest=digest,
         duration_s=piece.duration_s,
-        notes={key: (count, round(length_s, 3)) for key, (count, length_s) in usage.items()},
+        notes={f"{key // 128}:{key % 128}": (count, round(length_s, 3)) for key, count, length_s in usage},
         signature=music_signature(piece),
     )
 

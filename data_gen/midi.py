@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Mapping
 
 import numpy as np
 from absl import logging
@@ -20,6 +21,11 @@ from data_gen.instruments import DRUM_BANK, Instrument
 SUFFIXES = (".mid", ".midi", ".kar", ".rmi")  # of file names, in lower case
 
 NOTE_ON, NOTE_OFF, CONTROL, BEND, CHANNEL_PRESSURE, KEY_PRESSURE = range(6)
+_NO_EVENT = 255
+# By the first half of the status byte; what happens at 0xC0 and 0xF0 is in force in other events.
+_KINDS = np.full(16, _NO_EVENT, np.uint8)
+_KINDS[0x8:0xC] = NOTE_OFF, NOTE_ON, KEY_PRESSURE, CONTROL
+_KINDS[0xD:0xF] = CHANNEL_PRESSURE, BEND
 
 EVENT = np.dtype(
     [
@@ -99,16 +105,16 @@ def read_midi(path: str | pathlib.Path) -> Piece:
 def parse_midi(data: bytes, name: str) -> Piece:
     """Does what `read_midi` does for the bytes of a file; `name` names it in messages."""
     file = midi_file.parse(data, name)
-    ticks, messages, ports = _merged(file.tracks)
-    times_s = _seconds(file.ticks_per_beat, ticks, messages)
-    rows = _rows(times_s, messages, ports)
-    sounds_s = [row[0] for row in rows if row[1] in (NOTE_ON, NOTE_OFF)]
-    if sounds_s and sounds_s[-1] > MAX_DURATION_S:
+    messages, message_channels, contents = merge(file)
+    times_s = _seconds(file.ticks_per_beat, messages, contents)
+    events = make_events(times_s, messages, message_channels, contents)
+    sounds_s = events["time_s"][events["kind"] <= NOTE_OFF]
+    if len(sounds_s) and sounds_s[-1] > MAX_DURATION_S:
         raise InputError(f"{name}: lasts {sounds_s[-1]:.0f} s, more than a song needs (limit {MAX_DURATION_S:.0f} s)")
-    if file.repairs and not sounds_s:
+    if file.repairs and not len(sounds_s):
         raise InputError(f"{name}: damaged MIDI file, without a note that can be read ({_first_of(file.repairs)})")
     # Anything else that comes hours later is a slip of the program that wrote the file: the piece ends before it.
-    piece = make_piece(name, [row for row in rows if row[0] <= MAX_DURATION_S])
+    piece = finish(name, events[events["time_s"] <= MAX_DURATION_S])
     if file.repairs:
         _warn_once(f"{name}: damaged MIDI file, played as far as it can be read ({_first_of(file.repairs)})")
     return piece
@@ -125,27 +131,36 @@ def _warn_once(line: str) -> None:
     logging.warning("%s", line)
 
 
-def _merged(tracks: list[list[midi_file.Message]]) -> tuple[np.ndarray, list[midi_file.Message], list[int]]:
-    """Returns (ticks [message], messages, their ports) of all tracks in playing order: by tick, then by track."""
-    messages = [message for track in tracks for message in track]
-    ports = [port for of_track in channels.ports(tracks) for port in of_track]
-    ticks = np.array([message[0] for message in messages], np.float64)
-    order = np.argsort(ticks, kind="stable")
-    return ticks[order], [messages[i] for i in order], [ports[i] for i in order]
+def merge(file: midi_file.MidiFile) -> tuple[np.ndarray, np.ndarray, dict[int, bytes]]:
+    """Brings the messages of all tracks into the order in which they are played: by tick, then by track.
+
+    Returns:
+        messages: [message] of dtype `midi_file.MESSAGE`.
+        channels: uint8 [message], port * 16 + MIDI channel; port * 16 of messages that have no channel.
+        contents: number of a message -> its bytes, as in the file.
+    """
+    status = file.messages["status"]
+    message_channels = channels.ports(file.messages, file.contents) * 16 + np.where(status < 0xF0, status & 0xF, 0)
+    order = np.argsort(file.messages["tick"], kind="stable")
+    messages = file.messages[order]
+    rows = np.flatnonzero(messages["status"] >= 0xF0)
+    contents = {row: file.contents[number] for row, number in zip(rows.tolist(), order[rows].tolist())}
+    return messages, message_channels[order].astype(np.uint8), contents
 
 
-def _seconds(ticks_per_beat: int, ticks: np.ndarray, messages: list[midi_file.Message]) -> np.ndarray:
+def _seconds(ticks_per_beat: int, messages: np.ndarray, contents: Mapping[int, bytes]) -> np.ndarray:
     """Returns the time of each message in seconds, by the tempo changes among all of them."""
+    ticks = messages["tick"].astype(np.float64)
     if ticks_per_beat < 0:  # SMPTE: frames per second and ticks per frame; 29 stands for 29.97
         frames_hz = -(ticks_per_beat >> 8)
         return ticks / ((30000 / 1001 if frames_hz == 29 else frames_hz) * (ticks_per_beat & 0xFF or 1))
     changes, us_per_beat = [], [500_000]
-    for i, (_, status, number, content) in enumerate(messages):
-        if status == midi_file.META and number == midi_file.SET_TEMPO and len(content) >= 3:
-            tempo = int.from_bytes(content[:3], "big")
-            if tempo > 0:
-                changes.append(i)
-                us_per_beat.append(tempo)
+    is_tempo = (messages["status"] == midi_file.META) & (messages["number"] == midi_file.SET_TEMPO)
+    for row in np.flatnonzero(is_tempo).tolist():
+        tempo = int.from_bytes(contents[row][:3], "big") if len(contents[row]) >= 3 else 0
+        if tempo > 0:
+            changes.append(row)
+            us_per_beat.append(tempo)
     change_ticks = np.concatenate([[0.0], ticks[changes]])
     s_per_tick = np.array(us_per_beat) * 1e-6 / ticks_per_beat
     change_s = np.concatenate([[0.0], np.cumsum(np.diff(change_ticks) * s_per_tick[:-1])])
@@ -153,37 +168,36 @@ def _seconds(ticks_per_beat: int, ticks: np.ndarray, messages: list[midi_file.Me
     return change_s[segment] + (ticks - change_ticks[segment]) * s_per_tick[segment]
 
 
-def _rows(times_s: np.ndarray, messages: list[midi_file.Message], ports: list[int]) -> list[tuple]:
-    """Returns rows (time_s, kind, channel, bank, program, number, value), with bank and program of each note."""
-    state = channels.Channels()
-    voices = state.voices
-    rows: list[tuple] = []
-    for time_s, (_, status, number, value), port in zip(times_s.tolist(), messages, ports):
-        kind = status & 0xF0
-        if status < 0xF0:
-            channel = port * 16 + (status & 0x0F)
-        if kind == 0x90 and value > 0:
-            state.use(channel)
-            rows.append((time_s, NOTE_ON, channel, *voices[channel], number, value))
-        elif kind in (0x80, 0x90):
-            rows.append((time_s, NOTE_OFF, channel, 0, 0, number, 0))
-        elif kind == 0xB0:
-            if not state.change_control(channel, number, value):
-                rows.append((time_s, CONTROL, channel, 0, 0, number, value))
-        elif kind == 0xC0:
-            state.change_program(channel, number)
-        elif kind == 0xE0:
-            state.use(channel)
-            rows.append((time_s, BEND, channel, 0, 0, 0, (value << 7 | number) - 8192))
-        elif kind == 0xD0:
-            state.use(channel)
-            rows.append((time_s, CHANNEL_PRESSURE, channel, 0, 0, 0, number))
-        elif kind == 0xA0:
-            rows.append((time_s, KEY_PRESSURE, channel, 0, 0, number, value))
-        elif status == midi_file.SYSTEM_EXCLUSIVE:
-            controls = state.receive_exclusive(port, value)
-            rows += [(time_s, CONTROL, channel, 0, 0, number, value) for channel, number, value in controls]
-    return rows
+def make_events(
+    times_s: np.ndarray, messages: np.ndarray, message_channels: np.ndarray, contents: Mapping[int, bytes]
+) -> np.ndarray:
+    """Returns the events of a file, of dtype EVENT, with bank and program of each note, but not yet their ends.
+
+    Args:
+        times_s: time of each message, in seconds.
+        messages, message_channels, contents: as `merge` returns them.
+    """
+    number, value = messages["number"], messages["value"]
+    kind = _KINDS[messages["status"] >> 4]
+    kind[(kind == NOTE_ON) & (value == 0)] = NOTE_OFF
+    kind[(kind == CONTROL) & np.isin(number, (channels.BANK_SELECT, channels.BANK_SELECT_LSB))] = _NO_EVENT
+    voices, controls = channels.follow(messages, message_channels, contents)
+    is_note = kind == NOTE_ON
+    events = np.zeros(len(messages), EVENT)
+    events["time_s"], events["kind"], events["channel"] = times_s, kind, message_channels
+    events["bank"], events["program"] = np.where(is_note, voices.T, 0)
+    events["number"] = np.where(np.isin(kind, (BEND, CHANNEL_PRESSURE)), 0, number)
+    events["value"] = np.where(kind == NOTE_OFF, 0, value)
+    is_bend, is_pressure = kind == BEND, kind == CHANNEL_PRESSURE
+    events["value"][is_bend] = (value[is_bend].astype(np.int16) << 7 | number[is_bend]) - 8192
+    events["value"][is_pressure] = number[is_pressure]
+    if controls:
+        rows = [row for row, _, _, _ in controls]
+        added = np.zeros(len(rows), EVENT)
+        added["time_s"], added["kind"] = times_s[rows], CONTROL
+        _, added["channel"], added["number"], added["value"] = np.transpose(controls)
+        events = np.insert(events, rows, added)
+    return events[events["kind"] != _NO_EVENT]
 
 
 def make_piece(name: str, rows: list[tuple]) -> Piece:
@@ -196,50 +210,63 @@ def make_piece(name: str, rows: list[tuple]) -> Piece:
         columns = zip(*rows)
         for field in ("time_s", "kind", "channel", "bank", "program", "number", "value"):
             events[field] = next(columns)
+    return finish(name, events)
+
+
+def finish(name: str, events: np.ndarray) -> Piece:
+    """Builds a Piece from events whose ends are still to be found. Raises InputError if there is no note among them."""
     if not (events["kind"] == NOTE_ON).any():
         raise InputError(f"{name}: holds no note")
     duration_s = float(events["time_s"][-1])
-    events["end_s"] = _note_ends_s(rows, duration_s)
+    events["end_s"] = _note_ends_s(events, duration_s)
     events.flags.writeable = False
     return Piece(name, events, duration_s)
 
 
-def _note_ends_s(rows: list[tuple], duration_s: float) -> np.ndarray:
-    """Returns for each NOTE_ON when it stops sounding, and for every other event its own time: [row], in seconds."""
-    ends_s = np.array([row[0] for row in rows])
-    # [channel] {pitch: row}: per channel, so that releasing a channel takes no longer than it has notes.
-    held: list[dict[int, int]] = [{} for _ in range(256)]  # notes whose key is down
-    pedalled: list[dict[int, int]] = [{} for _ in range(256)]  # notes whose key is up and whose pedal is down
-    is_pedal_down = [False] * 256
-
-    def release(time_s: float, notes: dict[int, int]) -> None:
-        for row in notes.values():
-            ends_s[row] = time_s
-        notes.clear()
-
-    for row, (time_s, kind, channel, _, _, number, value) in enumerate(rows):
-        if kind == NOTE_ON:
-            for notes in (held[channel], pedalled[channel]):  # the same key struck again ends the earlier note
-                if number in notes:
-                    ends_s[notes.pop(number)] = time_s
-            held[channel][number] = row
-        elif kind == NOTE_OFF and number in held[channel]:
-            if is_pedal_down[channel]:
-                pedalled[channel][number] = held[channel].pop(number)
-            else:
-                ends_s[held[channel].pop(number)] = time_s
-        elif kind == CONTROL and number in (SUSTAIN, RESET_CONTROLLERS):
-            is_pedal_down[channel] = number == SUSTAIN and value >= 64
-            if not is_pedal_down[channel]:
-                release(time_s, pedalled[channel])
-        elif kind == CONTROL and number == ALL_NOTES_OFF:
-            if is_pedal_down[channel]:
-                pedalled[channel].update(held[channel])
-                held[channel].clear()
-            release(time_s, held[channel])
-        elif kind == CONTROL and number == ALL_SOUND_OFF:
-            release(time_s, held[channel])
-            release(time_s, pedalled[channel])
-    for notes in (*held, *pedalled):
-        release(duration_s, notes)
+def _note_ends_s(events: np.ndarray, duration_s: float) -> np.ndarray:
+    """Returns for each NOTE_ON when it stops sounding, and for every other event its own time: [event], in seconds."""
+    kind, number = events["kind"], events["number"]
+    channel = events["channel"].astype(np.int64)
+    key = channel * 128 + number
+    is_control = kind == CONTROL
+    (notes,) = np.nonzero(kind == NOTE_ON)
+    _, struck_again = _nearest(kind == NOTE_ON, key, notes, notes)
+    _, silenced = _nearest(is_control & (number == ALL_SOUND_OFF), channel, notes, notes)
+    _, released = _nearest(kind == NOTE_OFF, key, notes, notes)
+    _, all_released = _nearest(is_control & (number == ALL_NOTES_OFF), channel, notes, notes)
+    ends = np.minimum(released, all_released)
+    is_pedal = is_control & np.isin(number, (SUSTAIN, RESET_CONTROLLERS))
+    if is_pedal.any():
+        is_down = (number == SUSTAIN) & (events["value"] >= 64)
+        moved, _ = _nearest(is_pedal, channel, notes, ends)
+        _, lifted = _nearest(is_pedal & ~is_down, channel, notes, ends)
+        ends = np.where((moved >= 0) & is_down[moved], lifted, ends)
+    ends = np.minimum(np.minimum(ends, struck_again), silenced)
+    ends_s = events["time_s"].copy()
+    ends_s[notes] = np.append(events["time_s"], duration_s)[ends]
     return ends_s
+
+
+def _nearest(
+    which: np.ndarray, groups: np.ndarray, rows: np.ndarray, after: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Finds events of the same group.
+
+    Args:
+        which: the events that are looked for, bool [event].
+        groups: int [event], at least 0.
+        rows: numbers of events, whose groups are meant.
+        after: for each of `rows`, the event from which to look.
+
+    Returns:
+        for each of `rows` the number of the last such event up to `after`, -1 if there is none, and of the first one
+        behind it, len(which) if there is none.
+    """
+    n = len(which) + 1
+    (found,) = np.nonzero(which)
+    found = np.sort(groups[found] * n + found)  # by group, then by time
+    begins = groups[rows] * n
+    places = np.searchsorted(found, begins + after, side="right")
+    before = np.append(found, -1)[places - 1] - begins
+    behind = np.append(found, np.iinfo(np.int64).max)[places] - begins
+    return np.maximum(before, -1), np.minimum(behind, n - 1)

@@ -31,7 +31,7 @@ def music_signature(piece: midi.Piece) -> tuple[int, ...]:
     Returns:
         SIGNATURE_SIZE integers below 2**32.
     """
-    features = set()
+    features: set[int] = set()
     notes = piece.notes
     for channel in np.unique(notes["channel"]):
         line = notes[notes["channel"] == channel]
@@ -43,8 +43,20 @@ def music_signature(piece: midi.Piece) -> tuple[int, ...]:
             features.add(zlib.crc32(steps.tobytes()))
             continue
         windows = np.lib.stride_tricks.sliding_window_view(steps, NGRAM)
-        features.update(zlib.crc32(window.tobytes()) for window in np.unique(windows, axis=0))
+        features.update(_crc32(windows).tolist())
     return minhash(features)
+
+
+# What a byte does to the remainder. zlib begins with all bits set and flips all at the end, which is undone here.
+_CRC_OF_BYTE = np.array([zlib.crc32(bytes([byte ^ 0xFF])) ^ 0xFF000000 for byte in range(256)], np.uint32)
+
+
+def _crc32(rows: np.ndarray) -> np.ndarray:
+    """Returns `zlib.crc32` of the bytes of each row, uint32 [row]: all rows at once, byte by byte."""
+    remainders = np.full(len(rows), 0xFFFFFFFF, np.uint32)
+    for column in np.ascontiguousarray(rows).view(np.uint8).T:
+        remainders = _CRC_OF_BYTE[(remainders ^ column) & 0xFF] ^ remainders >> 8
+    return ~remainders
 
 
 def minhash(features: Iterable[int], size: int = SIGNATURE_SIZE) -> tuple[int, ...]:

@@ -105,27 +105,41 @@ def profile(soundfont: str) -> Profile:
         return Profile(frozenset(everything), True, levels)
     file = SoundFontFile(soundfont)
     programs = frozenset() if file.is_kit else frozenset(program for bank, program in file.presets if bank == 0)
-    status = os.stat(soundfont)
-    key = f"{os.path.realpath(soundfont)} {status.st_size} {status.st_mtime_ns}"
-    levels = _levels(soundfont, key, sorted(programs), file.kit is not None)
+    levels = _levels(soundfont, _key(soundfont), sorted(programs), file.kit is not None)
     return Profile(programs, file.kit is not None, levels)
+
+
+def _key(soundfont: str) -> str:
+    """Returns what tells a file from all others, and from what it was before it was changed."""
+    status = os.stat(soundfont)
+    return f"{os.path.realpath(soundfont)} {status.st_size} {status.st_mtime_ns}"
 
 
 def _levels(soundfont: str, key: str, programs: Sequence[int], has_kit: bool) -> dict[int, float]:
     """Returns the levels of a SoundFont from the cache, or measures them; `key` tells whether it has changed."""
-    name = f"{hashlib.sha256(os.fsencode(key)).hexdigest()[:16]}-{short_name(soundfont)}.json"
-    path = cache_dir() / f"soundfonts-{PROFILE_VERSION}" / name
+    path = _cached(key, soundfont)
     try:
         return {int(program): float(level) for program, level in json.loads(path.read_text()).items()}
     except (OSError, ValueError, AttributeError):  # not measured yet, or damaged
         logging.info("%s: measuring its levels; this is done once", soundfont)
     levels = _measure_levels(soundfont, programs, has_kit)
+    _keep(path, levels)
+    return levels
+
+
+def _cached(key: str, soundfont: str) -> pathlib.Path:
+    """Returns the file in the user's cache folder for what was measured of a SoundFont under a key."""
+    name = f"{hashlib.sha256(os.fsencode(key)).hexdigest()[:16]}-{short_name(soundfont)}.json"
+    return cache_dir() / f"soundfonts-{PROFILE_VERSION}" / name
+
+
+def _keep(path: pathlib.Path, measured: object) -> None:
+    """Writes a file of the cache, which only saves time: an error is logged."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps(levels).encode())
+        write_atomically(path, json.dumps(measured).encode())
     except OSError as error:
         logging.warning("%s: cannot be written to (%s): SoundFonts are measured again", path, error.strerror)
-    return levels
 
 
 def _measure_levels(soundfont: str, programs: Sequence[int], has_kit: bool) -> dict[int, float]:
@@ -227,6 +241,23 @@ def shared_samples(soundfont: str, other: str) -> tuple[np.ndarray, np.ndarray]:
         alike = np.abs(their_lengths - our_lengths[number]) <= 64 + _SAME_LENGTH * our_lengths[number]
         shared[number] = bool(alike.any()) and (theirs[alike] @ ours[number]).max() > _SAME
     return shared, ours.any(axis=1)
+
+
+def shared_share(soundfont: str, other: str) -> float:
+    """Returns the share of the samples of a SoundFont, 0 to 1 of those long enough to compare, that another one has.
+
+    It is found once, and kept in the user's cache folder. Raises OSError for a file that is missing, InputError for one
+    that is damaged.
+    """
+    path = _cached(f"{_key(soundfont)} in {_key(other)}", soundfont)
+    try:
+        return float(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):  # not compared yet, or damaged
+        logging.info("%s: comparing its samples with those of %s; this is done once", soundfont, other)
+    shared, compared = shared_samples(soundfont, other)
+    share = float(shared.sum() / max(1, compared.sum()))
+    _keep(path, share)
+    return share
 
 
 # ---- The report -----------------------------------------------------------------------------------------------------

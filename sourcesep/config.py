@@ -389,8 +389,6 @@ class Config:
 
     def _check_combinations(self) -> None:
         """Raises InputError, by the name of the flag, for flags that contradict each other."""
-        if -1 < self.midi_share < 0:
-            raise InputError(f"--midi_share={self.midi_share}: a share is from 0 to 1; -1 stands for the default")
         if self.patience and not self.validate_every:
             raise InputError(f"--patience={self.patience} counts validations: set --validate_every as well")
         self._check_recordings()

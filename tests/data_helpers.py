@@ -10,7 +10,6 @@ import io
 import os
 import pathlib
 import signal
-import struct
 import time
 
 import mido
@@ -21,6 +20,7 @@ from data_gen.channels import DRUM_CHANNEL
 from data_gen.chunks import Chunker, Visit
 from data_gen.instruments import DRUM_BANK, Instrument, parse_instruments
 from data_gen.played import PlayedStems
+from data_gen.soundfont_file import Preset, Sample, Zone, write_soundfont
 from data_gen.variation import Variation
 
 SHARED = pathlib.Path(__file__).parents[2] / "shared"  # real MIDI files, beside the checkout where they are at hand
@@ -173,42 +173,16 @@ def pitch_hz(waveform: np.ndarray, rate_hz: int = RATE_HZ) -> float:
     return float(spectrum.argmax() / 2)
 
 
+def sine_sample(hz: float, level: float, name: str = "sine") -> Sample:
+    """A sine that sounds at A4 as it is, for frequencies of which the loop of 100 ms holds whole periods."""
+    wave = level * np.sin(2 * np.pi * hz * np.arange(6_600) / 44_000)
+    return Sample(wave, 44_000, key=69, loop=(1_100, 5_500), name=name)
+
+
 def write_sine_soundfont(path: pathlib.Path, presets: list[tuple[int, int]]) -> str:
     """Writes a SoundFont whose presets [(bank, program)] all play one looped sine without an envelope: A4 is 440 Hz."""
-    period, rate_hz = 100, 44_000
-    sine = (8_000 * np.sin(2 * np.pi * np.arange(20 * period) / period)).astype("<i2").tobytes() + bytes(2 * 46)
-
-    def chunk(tag: bytes, data: bytes) -> bytes:
-        return tag + struct.pack("<I", len(data)) + data + bytes(len(data) % 2)
-
-    def listed(kind: bytes, *chunks: bytes) -> bytes:
-        return chunk(b"LIST", kind + b"".join(chunks))
-
-    def preset(name: bytes, bank: int, program: int, bag: int) -> bytes:
-        return struct.pack("<20sHHHIII", name, program, bank, bag, 0, 0, 0)
-
-    n = len(presets)
-    headers = b"".join(preset(b"sine", bank, program, i) for i, (bank, program) in enumerate(sorted(presets)))
-    header = struct.pack("<20sIIIIIBbHH", b"sine", 0, 20 * period, 5 * period, 15 * period, rate_hz, 69, 0, 0, 1)
-    data = b"sfbk" + b"".join(
-        (
-            listed(b"INFO", chunk(b"ifil", struct.pack("<HH", 2, 1)), chunk(b"INAM", b"sine\0\0")),
-            listed(b"sdta", chunk(b"smpl", sine)),
-            listed(
-                b"pdta",
-                chunk(b"phdr", headers + preset(b"EOP", 0, 0, n)),
-                chunk(b"pbag", b"".join(struct.pack("<HH", i, 0) for i in range(n + 1))),
-                chunk(b"pmod", bytes(10)),
-                chunk(b"pgen", struct.pack("<HH", 41, 0) * n + bytes(4)),  # 41: the instrument
-                chunk(b"inst", struct.pack("<20sH", b"sine", 0) + struct.pack("<20sH", b"EOI", 1)),
-                chunk(b"ibag", struct.pack("<HHHH", 0, 0, 2, 0)),
-                chunk(b"imod", bytes(10)),
-                chunk(b"igen", struct.pack("<HHHH", 54, 1, 53, 0) + bytes(4)),  # 54: loops, 53: the sample
-                chunk(b"shdr", header + struct.pack("<20sIIIIIBbHH", b"EOS", 0, 0, 0, 0, 0, 0, 0, 0, 0)),
-            ),
-        )
-    )  # fmt: skip
-    path.write_bytes(chunk(b"RIFF", data))
+    zones = [Zone(sine_sample(440, 0.25))]
+    write_soundfont(path, [Preset("sine", bank, program, zones) for bank, program in sorted(presets)])
     return str(path)
 
 

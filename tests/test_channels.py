@@ -1,7 +1,9 @@
 """Two channels: from the synthesiser to the stems of a recording."""
 
+import base64
 import dataclasses
 import io
+import re
 
 import keras
 import numpy as np
@@ -14,7 +16,9 @@ from helpers import noise
 from data_gen import InputError
 from data_gen.variation import draw_places
 from sourcesep import metrics
-from sourcesep.export import saved_model, web_page
+from sourcesep.evaluate import evaluation
+from sourcesep.evaluate.songs import LazySong, Song
+from sourcesep.export import saved_model
 from sourcesep.export.exporting import export
 from sourcesep.models import build
 from sourcesep.run_dir import RunDir
@@ -147,13 +151,25 @@ def test_exports_take_two_channels_and_still_serve_clients_that_send_one(run, se
         np.testing.assert_allclose(served[name][0], stem, atol=1e-5)
         np.testing.assert_allclose(from_lite[name][:600], stem[:600], atol=1e-5)  # its end depends on the window
         np.testing.assert_allclose(served_mono[name][0], mono[name], atol=1e-5)
-    with pytest.raises(InputError, match="has two channels"):
-        web_page.write_page(tmp_path / "page", lite.path)
     file = io.BytesIO()
     soundfile.write(file, samples, RATE, "PCM_16", format="WAV")
     of_file = signatures["wav"](wav=tf.constant([file.getvalue()]))
     stem, _ = soundfile.read(io.BytesIO(of_file["bass_bytes"].numpy()[0]))
     np.testing.assert_allclose(stem, stems["bass"], atol=2e-4)
+
+
+def test_an_evaluation_scores_and_plays_both_channels(run, separator, tmp_path):
+    stems = {"drums": noise(RATE, 2, seed=1), "bass": noise(RATE, 2, seed=2)}
+    one = Song(RATE, sum(stems.values()), stems)
+    found = evaluation.evaluate_run(run.path, [LazySong("song", "here", lambda: one)], tmp_path)
+    estimates = separator.separate(one.mixture, RATE)
+    for name, rows in found.figures["pieces"][0]["instruments"].items():
+        error = np.sum(np.square(stems[name] - estimates[name]))
+        expected = 10 * np.log10(np.sum(np.square(stems[name])) / error)
+        assert rows["model"]["sdr_db"] == pytest.approx(expected, abs=0.05)
+    audio = re.search(r"data:audio/\w+;base64,([^\"]+)", found.page.read_text())[1]
+    played, _ = soundfile.read(io.BytesIO(base64.b64decode(audio)))
+    assert played.shape[1] == 2 and np.corrcoef(played.T)[0, 1] < 0.5
 
 
 def test_what_has_one_channel_is_refused_by_name(config):

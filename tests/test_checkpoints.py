@@ -9,7 +9,7 @@ import tensorflow as tf
 from data_gen import InputError
 from sourcesep.config import Config
 from sourcesep.train.checkpoints import State
-from sourcesep.train.optimization import make_optimizer
+from sourcesep.train.schedule import make_optimizer
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_a_checkpoint_of_version_0_1_0_which_has_no_training_time_is_restored(tm
         n_worse=tf.Variable(1, dtype=tf.int64),
     ).write(str(tmp_path / "step-4" / "state"))
     config = Config(schedule="cosine", average=0.9)
-    parts = model, make_optimizer(config, tf.Variable(0.1))
+    parts = model, make_optimizer(config, lambda: tf.constant(0.1))
     parts[1].build(model.trainable_variables)
     fill(parts, 0)
     state = State(tmp_path, *parts)

@@ -63,7 +63,9 @@ def chunks_to_remix(n_chunks=64):
 
 def augmented(augmentation, probability, mixture, stems):
     """What an augmentation makes of chunks of one channel: (mixture, stems)."""
-    four_axes = augmentation(mixture[:, :, None], stems[:, :, None], probability, tf.constant([1, 2]))
+    n_draws = stems.shape[2] + 2 * (augmentation is remix_stems)
+    draws = np.random.default_rng(0).random((mixture.shape[0], n_draws), np.float32)
+    four_axes = augmentation(mixture[:, :, None], stems[:, :, None], probability, draws)
     return [np.asarray(part)[:, :, 0] for part in four_axes]
 
 

@@ -10,6 +10,7 @@ import pytest
 import soundfile
 import yaml
 from conftest import SOUNDFONT
+from data_helpers import write_sine_soundfont
 from helpers import hide_fluidsynth, make_run, run
 from helpers import noise as make_noise
 
@@ -382,17 +383,27 @@ def test_finished_songs_are_matched_by_folder_and_an_absent_estimate_is_named(tm
 
 
 # ---- Rendered pieces ------------------------------------------------------------------------------------------------
-def test_held_out_pieces_are_played_through_each_soundfont_and_the_unheard_one_is_named(tmp_path, config):
+def test_held_out_pieces_are_played_through_each_soundfont_and_what_training_heard_of_it_is_said(
+    tmp_path, config, caplog
+):
     data = pathlib.Path(SOUNDFONT).read_bytes()
-    copy, other = tmp_path / "copy.sf2", tmp_path / "other.sf2"
+    copy, repacked, other = (tmp_path / f"{name}.sf2" for name in ("copy", "repacked", "other"))
     copy.write_bytes(data)
-    other.write_bytes(data.replace(b"INAM", b"ICMT", 1))  # the same sounds in a file that training did not have
-    many = songs.list_held_out(config, "", (str(copy), str(other)), 2, 2.0)
+    repacked.write_bytes(data.replace(b"INAM", b"ICMT", 1))  # the same sounds in a file that training did not have
+    write_sine_soundfont(other, [(0, 33), (128, 0)])
+    many = songs.list_held_out(config, "", (str(copy), str(repacked), str(other)), 2, 2.0)
     assert [lazy.condition for lazy in many] == [
         *["copy.sf2 (heard in training)"] * 2,
+        *["repacked.sf2 (shares 100% of its samples with TimGM6mb.sf2, heard in training)"] * 2,
         *["other.sf2 (not heard in training)"] * 2,
     ]
-    assert [lazy.name for lazy in many[:2]] == [lazy.name for lazy in many[2:]]
+    caplog.clear()
+    songs.list_held_out(config, "", (str(repacked),), 2, 2.0)
+    assert "comparing" not in caplog.text  # that was done once
+    elsewhere = dataclasses.replace(config, soundfonts=("/gone/repacked.sf2",))  # what is not here goes by its name
+    conditions = [songs.list_held_out(elsewhere, "", (str(path),), 1, 2.0)[0].condition for path in (repacked, copy)]
+    assert conditions == ["repacked.sf2 (heard in training)", "copy.sf2 (not heard in training)"]
+    assert [lazy.name for lazy in many[:2]] == [lazy.name for lazy in many[2:4]]
     one = many[0].load()
     assert one.mixture.shape == (2 * RATE, 1) and one.mixture.any()
     np.testing.assert_allclose(sum(one.references.values()), one.mixture, atol=1e-6)

@@ -61,6 +61,7 @@ def test_every_model_computes_in_every_format_what_keras_computes(name, config, 
         lite = TFLiteModel(one.path)
         assert lite.window_samples == 800
         assert metrics.sdr(expected, lite(mixture)).min() > least_db, type_
+        assert np.isfinite(lite(np.zeros_like(mixture))).all(), type_
         assert np.isfinite(one.sdr_lost_db)
     assert exported[1].error < 1e-4
     assert abs(exported[1].sdr_lost_db) < 0.01

@@ -7,7 +7,8 @@ from conftest import change
 
 from sourcesep.models import build
 from sourcesep.train.losses import make_loss
-from sourcesep.train.optimization import MAX_SKIPPED, SETTLING_STEPS, Guard, Stepper, learning_rate_at
+from sourcesep.train.optimization import Stepper
+from sourcesep.train.schedule import MAX_SKIPPED, SETTLING_STEPS, Guard, learning_rate_at
 
 
 def make_stepper(config, **changes):

@@ -17,7 +17,7 @@ from sourcesep.evaluate.scores import ROWS, ZEROS
 from sourcesep.models import build
 from sourcesep.run_dir import PRETRAINED, RunDir
 from sourcesep.separate.separation import Separator
-from tools.package_model import COMMANDS, list_commands, make_card, pack_weights
+from tools.package_model import COMMANDS, list_commands, list_sittings, make_card, pack_weights
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_the_card_has_the_scores_of_the_model_and_the_anchors_and_the_licences(c
     assert "| a.sf2 (heard in training): model | 1.2 (-40) | 1.2 (-40) |" in text
     assert "| a.sf2 (heard in training): constant | 1.2 (-40) | 1.2 (-40) |" in text
     assert "Medians over 2 songs" in text and "python evaluate.py --pieces=2" in text
-    assert "FluidR3_GM.sf2 (Frank Wen) is under the MIT licence" in text and "/somewhere" not in text
+    assert "- FluidR3_GM.sf2: Frank Wen; MIT" in text and "/somewhere" not in text
 
 
 def test_the_command_in_the_card_gives_the_config_of_the_run(card):
@@ -88,9 +88,19 @@ def test_the_command_in_the_card_gives_the_config_of_the_run(card):
     known = flags.FlagValues()
     define_flags(known)
     known(command.split())
-    paths = {"midi_dir": os.path.abspath("MIDI"), "soundfonts": (os.path.abspath("FluidR3_GM.sf2"),)}
+    midi_dir = config.midi_dir and os.path.abspath(os.path.basename(config.midi_dir))
+    paths = {"midi_dir": midi_dir, "soundfonts": (os.path.abspath("FluidR3_GM.sf2"),)}
     expected = dataclasses.replace(config, **paths)
     assert Config.from_flags(known) == expected
+
+
+def test_the_trainings_of_a_run_that_began_with_another_are_listed_in_their_order(config, tmp_path):
+    first = dataclasses.replace(config, soundfonts=("/somewhere/FluidR3_GM.sf2",), start_from="pretrained")
+    make_run(first, tmp_path / "first")
+    second = dataclasses.replace(first, soundfonts=("procedural",), start_from=str(tmp_path / "first"))
+    one, two = list_sittings(make_run(second, tmp_path / "second"))
+    assert one.start_from_package and one.soundfonts == ["FluidR3_GM.sf2"] and "--start_from=pretrained" in one.text
+    assert not two.start_from_package and two.soundfonts == ["procedural"] and "--start_from=runs/first" in two.text
 
 
 def test_a_soundfont_of_unknown_licence_is_refused(config, tmp_path):

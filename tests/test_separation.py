@@ -183,6 +183,22 @@ def test_a_stream_holds_no_more_than_a_few_windows(separator):
     assert largest <= separator.window_samples
 
 
+@pytest.mark.parametrize("length", [1, 3, 2_500])
+@pytest.mark.parametrize("is_fixed", [False, True])
+def test_shifts_give_the_mean_of_passes_over_the_shifted_recording(model, forward, field, config, length, is_fixed):
+    samples = noise(length)
+    separator = Separator(forward, field, config.targets, RATE, window_s=0.05, shifts=2)
+    if is_fixed:
+        fixed = separator.window_samples
+        separator = Separator(forward, field, config.targets, RATE, fixed_samples=fixed, shifts=2)
+        samples = np.pad(samples, (0, max(0, fixed - length)))  # a shorter one is followed by silence, and so is this
+    half = field.stride // 2
+    later = one_pass(model, np.pad(samples, (half, 0)))[half:]
+    blocks = np.array_split(samples[:, None], 3)
+    stems = np.concatenate(list(separator.stream(blocks, RATE)))[:, 0]
+    np.testing.assert_allclose(stems, (one_pass(model, samples) + later) / 2, atol=1e-5)
+
+
 def test_each_channel_is_separated_by_itself(separator):
     stereo = noise(1_000, 2)
     stems = separator.separate(stereo, RATE)

@@ -23,6 +23,7 @@ from data_helpers import (
     piece,
     pitch_hz,
     rms,
+    sine_sample,
 )
 
 from data_gen import InputError, soundfont_file, soundfonts
@@ -33,24 +34,18 @@ from data_gen.synth import Synthesizer
 from data_gen.variation import Sound
 
 
-def sine(hz: float, level: float, name: str = "") -> Sample:
-    """A looped sine that sounds at A4 as it is."""
-    data = level * np.sin(2 * np.pi * hz * np.arange(4_000) / 44_000)
-    return Sample(data, 44_000, key=69, loop=(1_000, 3_000), name=name)
-
-
 @pytest.fixture(scope="module")
 def fonts(tmp_path_factory):
     """Three SoundFonts of sines: all four instruments, loud and an octave higher; soft piano and bass; a kit."""
     folder = tmp_path_factory.mktemp("fonts")
-    loud, soft = sine(880, 0.4), sine(440, 0.1)
+    loud, soft = sine_sample(880, 0.4), sine_sample(440, 0.1)
     programs = (0, 33, 48)
     write_soundfont(
         folder / "loud.sf2",
         [*(Preset(f"p{p}", 0, p, [Zone(loud)]) for p in programs), Preset("kit", DRUM_BANK, 0, [Zone(loud)])],
     )
     write_soundfont(folder / "soft.sf2", [Preset(f"p{p}", 0, p, [Zone(soft)]) for p in (0, 33)])
-    drums = [Zone(sine(330, 0.2, name)) for name in ("kick", "snare", "ride")]
+    drums = [Zone(sine_sample(330, 0.2, name)) for name in ("kick", "snare", "ride")]
     write_soundfont(folder / "kit.sf2", [Preset("drums", 0, 0, drums)])
     return tuple(str(folder / f"{name}.sf2") for name in ("loud", "soft", "kit"))
 
@@ -62,7 +57,7 @@ def busy():
 
 # ---- Files ----------------------------------------------------------------------------------------------------------
 def test_a_written_soundfont_reads_back_and_sounds_as_written(tmp_path):
-    low, high = sine(440, 0.5), sine(660, 0.5)
+    low, high = sine_sample(440, 0.5), sine_sample(660, 0.5)
     path = tmp_path / "two.sf2"
     zones = [Zone(low, keys=(0, 69)), Zone(high, keys=(70, 127), generators={soundfont_file.COARSE_TUNE: -12})]
     write_soundfont(path, [Preset("two sines", 0, 3, zones)])

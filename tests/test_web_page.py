@@ -1,5 +1,9 @@
-"""The page in headless Chromium: what it separates, plays, writes and refuses, used as a person uses it."""
+"""The page in headless Chromium, a little of it in Firefox: what it separates, plays, writes and refuses."""
 
+import base64
+import contextlib
+import functools
+import http.server
 import io
 import json
 import shutil
@@ -13,8 +17,8 @@ import zipfile
 import numpy as np
 import pytest
 import soundfile
-from browser_helpers import press, start_chromium, wait_until
-from conftest import ROOT
+from browser_helpers import drag, press, start_chromium, start_firefox, wait_until
+from conftest import ROOT, TINY, change
 from helpers import make_run, noise
 
 from data_gen import InputError
@@ -27,6 +31,7 @@ from sourcesep.separate.tflite_model import PACKAGED, TFLiteModel, read_file
 RATE = 44_100
 ABOUT = read_file(PACKAGED)[1]
 STEMS, MODEL_RATE = ABOUT["instruments"], ABOUT["sample_rate_hz"]
+READY = "document.body.dataset.state === 'ready'"
 DONE = "document.querySelector('.download')?.href"
 MESSAGE = "document.getElementById('message').textContent"
 STATUS = "document.getElementById('status').textContent"
@@ -52,12 +57,38 @@ def folder(tmp_path_factory):
     return page
 
 
-@pytest.fixture(scope="module")
-def address(folder):
-    with make_server(str(folder), 0) as server:
+@contextlib.contextmanager
+def serving(server):
+    """Yields the address of a server."""
+    with server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://localhost:{server.server_port}/"
         server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def address(folder):
+    with serving(make_server(str(folder), 0)) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def stereo(config, folder, tmp_path_factory):
+    """The page of a small model of two channels with random weights, as export.py writes it."""
+    scratch = tmp_path_factory.mktemp("stereo")
+    run = make_run(change(config, **{**TINY, "model": "bandnet", "channels": 2}), scratch / "run")
+    (exported,) = export(run.path, scratch / "out", ["web"], tflite_window_s=0.1)
+    return exported.path
+
+
+def plain_server(folder, port=0):
+    """Returns a server of a folder like `python -m http.server`, without the headers that threads need."""
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    return http.server.ThreadingHTTPServer(("localhost", port), functools.partial(Handler, directory=str(folder)))
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +108,7 @@ def browser(tmp_path_factory):
 @pytest.fixture(scope="module")
 def opened(browser, address):
     browser.get(address)
-    wait_until(browser, "document.body.dataset.state === 'ready'")
+    wait_until(browser, READY)
     return browser
 
 
@@ -85,17 +116,17 @@ def choose(browser, path):
     browser.find_element("id", "file").send_keys(str(path))
 
 
-def separate(browser, path):
+def separate(browser, path, names=STEMS):
     """Separates a file on the page; returns its stems as the page gives them for download."""
     choose(browser, path)
     wait_until(browser, f"{DONE} || {MESSAGE}", 60)
     assert browser.execute_script(f"return {MESSAGE}") == ""
-    return read_stems(browser)
+    return read_stems(browser, names)
 
 
-def read_stems(browser):
+def read_stems(browser, names=STEMS):
     stems = {}
-    for name in STEMS:
+    for name in names:
         script = "const [name, done] = arguments; fetch(document.querySelector(`[aria-label='Download ${name}']`).href)"
         script += ".then((response) => response.blob()).then((blob) => { const reader = new FileReader();"
         script += "reader.onload = () => done(reader.result); reader.readAsDataURL(blob); })"
@@ -106,8 +137,6 @@ def read_stems(browser):
 
 
 def browser_file(data_url):
-    import base64
-
     return io.BytesIO(base64.b64decode(data_url.partition(",")[2]))
 
 
@@ -155,11 +184,67 @@ def test_the_mixer_is_worked_by_keyboard(separated):
     assert browser.find_element("id", "loop").get_attribute("aria-pressed") == "true"
 
 
-def test_what_is_played_is_the_stems_in_step(separated):
+def test_spectrograms_show_where_a_sound_is_and_take_the_place_of_waveforms(separated):
+    """A sine as loud as possible has a level of 0 dB in the band in which it lies, and far less elsewhere."""
+    browser, *_ = separated
+    script = """
+        const done = arguments[0];
+        import("./files.js").then(({ Spectrogram }) => {
+          const sine = Float32Array.from({ length: 40_000 }, (_, i) => Math.sin(2 * Math.PI * 1_000 * i / 16_000));
+          const picture = new Spectrogram({ nSamples: 40_000, nChannels: 1, sampleRate: 16_000 }, 8_000);
+          picture.add(sine.subarray(0, 9_999));
+          picture.add(sine.subarray(9_999));
+          const last = Math.floor(40_000 / 2_048) - 1;
+          done([Array.from(picture.levels.subarray(last * 64, last * 64 + 64)), picture.bins]);
+        });
+    """
+    levels, bins = browser.execute_async_script(script)
+    loudest = int(np.argmax(levels))
+    assert levels[loudest] == pytest.approx(0, abs=0.01)
+    assert bins[loudest] <= 1_000 * 2_048 / 16_000 <= bins[loudest + 1]
+    assert max(levels[: loudest - 3] + levels[loudest + 4 :]) < -60
+    press(browser, "s")
+    picture = "document.querySelector('canvas').toDataURL()"
+    spectrogram = browser.execute_script(f"return {picture}")
+    press(browser, "s")
+    assert browser.execute_script(f"return {picture}") != spectrogram
+
+
+def test_a_part_is_repeated_by_keyboard_and_by_drawing_over_a_picture(separated):
+    browser, *_ = separated
+    part = browser.find_element("id", "part")
+    move = f"document.activeElement.blur(); {PLAYER}.seek(arguments[0] * {PLAYER}.rate)"
+    browser.execute_script(move, 3)
+    press(browser, "i")
+    assert part.text == "Repeats 0:03.0 to 0:09.0."
+    browser.execute_script(move, 3.5)
+    press(browser, "o")
+    assert part.text == "Repeats 0:03.0 to 0:03.5."
+    press(browser, " ")
+    watch = f"const [done] = arguments, seen = []; const timer = setInterval(() => seen.push({PLAYER}.position), 50);"
+    watch += f"setTimeout(() => {{ clearInterval(timer); done(seen.map((place) => place / {PLAYER}.rate)) }}, 1_500)"
+    seen = np.array(browser.execute_async_script(watch))
+    assert seen.min() >= 3 and seen.max() <= 3.5
+    assert (np.diff(seen) < 0).sum() >= 2
+    press(browser, " ", "l")
+    assert part.text == ""
+    picture = browser.find_element("css selector", "canvas")
+    third = picture.size["width"] // 3
+    drag(browser, picture, third)
+    drawn = browser.execute_script(f"return {PLAYER}.part.map((place) => place / {PLAYER}.rate)")
+    assert drawn == pytest.approx([4.5, 7.5], abs=0.1)
+    drag(browser, picture, 0)
+    assert browser.execute_script(f"return {PLAYER}.position / {PLAYER}.rate") == pytest.approx(4.5, abs=0.1)
+    press(browser, "l")
+    assert not browser.execute_script(f"return {PLAYER}.loop")
+
+
+@pytest.mark.parametrize("part", [None, (8_000, 14_000)])
+def test_what_is_played_is_the_stems_in_step(separated, part):
     """The sound of two seconds, from a context that computes it rather than plays it, is the sum of the stems."""
     browser, stems, _ = separated
     script = """
-        const done = arguments[0];
+        const [part, done] = arguments;
         (async () => {
           const { Player } = await import("./player.js");
           const offline = new OfflineAudioContext(1, 2 * sourcesep.player.rate, sourcesep.player.rate);
@@ -169,6 +254,7 @@ def test_what_is_played_is_the_stems_in_step(separated):
           player.gains = player.stems.map(() => {
             const gain = offline.createGain(); gain.connect(offline.destination); return gain;
           });
+          if (part) player.repeat(true, part);
           await player.play();
           await new Promise((resolve) => setTimeout(resolve, 500));
           const rendered = await offline.startRendering();
@@ -176,10 +262,12 @@ def test_what_is_played_is_the_stems_in_step(separated):
           done(Array.from(rendered.getChannelData(0)));
         })();
     """
-    heard = np.array(browser.execute_async_script(script), np.float32)
+    heard = np.array(browser.execute_async_script(script, part), np.float32)
     begin = round(0.05 * MODEL_RATE)
-    expected = sum(stems.values())[: len(heard) - begin, 0]
-    np.testing.assert_allclose(heard[begin:], expected, atol=1e-3)
+    expected = sum(stems.values())[:, 0]
+    if part:
+        expected = np.concatenate([expected[: part[1]], *[expected[slice(*part)]] * 4])
+    np.testing.assert_allclose(heard[begin:], expected[: len(heard) - begin], atol=1e-3)
 
 
 def test_all_stems_come_in_one_archive(separated, tmp_path):
@@ -302,6 +390,67 @@ def test_a_phone_shows_all_of_it_and_everything_has_a_name(opened, tmp_path):
     assert not [node for node in controls if not node.get("name", {}).get("value")]
 
 
+def test_it_works_without_network_once_loaded_and_in_threads_on_any_host(browser, folder, stereo, tmp_path):
+    versions = "navigator.serviceWorker.ready.then(() => caches.keys()).then(arguments[0])"
+    site = tmp_path / "site"
+    shutil.copytree(folder, site)
+    with serving(plain_server(site)) as address:
+        browser.get(address)
+        wait_until(browser, READY)
+        assert "one thread" in browser.find_element("id", "engine").text
+        first = browser.execute_async_script(versions)
+        assert len(first) == 1
+    browser.refresh()  # nobody answers
+    wait_until(browser, READY)
+    assert browser.execute_script("return crossOriginIsolated")
+    assert "threads" in browser.find_element("id", "engine").text
+    soundfile.write(tmp_path / "song.wav", song(0.5, 16_000, 1), 16_000)
+    assert len(separate(browser, tmp_path / "song.wav")["bass"]) == 8_000
+    # Another export at the same address takes its place, with and without network.
+    shutil.rmtree(site)
+    shutil.copytree(stereo, site)
+    newer = f"{READY} && document.getElementById('about').textContent.startsWith('Into drums and bass.')"
+    port = int(address.rstrip("/").rpartition(":")[2])
+    with serving(plain_server(site, port)):
+        browser.refresh()
+        wait_until(browser, newer)
+        for _ in range(100):
+            kept = browser.execute_async_script(versions)
+            if len(kept) == 1 and kept != first:
+                break
+            threading.Event().wait(0.1)
+    assert len(kept) == 1 and kept != first
+    browser.refresh()
+    wait_until(browser, newer)
+    # Where there is another page, it is left alone.
+    shutil.rmtree(site)
+    site.mkdir()
+    (site / "index.html").write_text("<title>something else</title>")
+    with serving(plain_server(site, port)):
+        browser.refresh()
+        assert browser.title == "something else"
+        assert not browser.execute_script("return crossOriginIsolated")
+        script = "navigator.serviceWorker.getRegistrations().then((found) => arguments[0](found.length))"
+        assert browser.execute_async_script(script) == 0
+        assert browser.execute_async_script("caches.keys().then(arguments[0])") == []
+
+
+def test_a_model_of_two_channels_separates_as_in_python(browser, stereo, tmp_path):
+    """Also in the middle of a long silence, whose windows the page computes once."""
+    separator = Separator.from_tflite(stereo / "model.tflite")
+    with serving(plain_server(stereo)) as address:
+        browser.get(address)
+        wait_until(browser, READY)
+        for n_channels in (1, 2, 3):
+            samples = noise(8_000, n_channels)
+            samples[1_500:6_500] = 0
+            soundfile.write(tmp_path / "noise.wav", samples, separator.sample_rate, "FLOAT")
+            stems = separate(browser, tmp_path / "noise.wav", separator.stem_names)
+            for name, stem in separator.separate(samples, separator.sample_rate).items():
+                assert np.abs(stem).max() > 1e-3
+                np.testing.assert_allclose(stems[name], stem, atol=1e-4)
+
+
 @pytest.mark.parametrize("damage", ["a byte", "the end"])
 def test_a_damaged_model_is_refused(browser, folder, address, damage):
     path = folder / "model.tflite"
@@ -317,6 +466,43 @@ def test_a_damaged_model_is_refused(browser, folder, address, damage):
         path.write_bytes(whole)
 
 
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("delete self.WebAssembly;", "This browser has no WebAssembly."),
+        (  # what Chromium throws where memory is short
+            "WebAssembly.Memory = function () { throw new RangeError('could not allocate memory') };",
+            "There is too little memory (could not allocate memory). Close other tabs",
+        ),
+    ],
+)
+def test_a_browser_that_cannot_compute_is_told_why(browser, folder, fault, words):
+    script = folder / "worker.js"
+    whole = script.read_text()
+    script.write_text(fault + whole)
+    try:
+        # At an address of its own, since the browser may keep a script that is not a second older.
+        with serving(make_server(str(folder), 0)) as address:
+            browser.get(address)
+            assert words in wait_until(browser, MESSAGE)
+    finally:
+        script.write_text(whole)
+
+
+def test_firefox_gives_the_stems_of_python(address, tmp_path):
+    firefox = start_firefox(tmp_path)
+    try:
+        firefox.get(address)
+        wait_until(firefox, READY)
+        assert "threads" in firefox.execute_script("return document.getElementById('engine').textContent")
+        soundfile.write(tmp_path / "song.wav", song(2.0, MODEL_RATE, 1), MODEL_RATE, "FLOAT")
+        stems = separate(firefox, tmp_path / "song.wav")
+    finally:
+        firefox.quit()
+    for name, stem in Separator.from_tflite().separate(song(2.0, MODEL_RATE, 1), MODEL_RATE).items():
+        np.testing.assert_allclose(stems[name], stem, atol=1e-4)
+
+
 def test_the_command_serves_the_page_with_the_headers_that_threads_need(folder):
     script = "from sourcesep import cli; cli.web()"
     command = [sys.executable, "-c", script, "--noopen", "--port=0", f"--page={folder}"]
@@ -330,14 +516,12 @@ def test_the_command_serves_the_page_with_the_headers_that_threads_need(folder):
         assert process.wait() == 0
 
 
-def test_export_writes_the_page_of_a_run(config, folder, tmp_path):
-    run = make_run(config, tmp_path / "run")
-    (exported,) = export(run.path, tmp_path / "out", ["web"], tflite_window_s=0.1)
-    assert exported.path == tmp_path / "out" / "run-web"
-    assert sorted(path.name for path in tmp_path.glob("out/*")) == ["run-web"]
-    assert sorted(path.name for path in exported.path.iterdir()) == sorted(path.name for path in folder.iterdir())
-    assert json.loads((exported.path / "model.json").read_text())["instruments"] == ["drums", "bass"]
-    assert TFLiteModel(exported.path / "model.tflite").window_samples == 800
+def test_export_writes_the_page_of_a_run(folder, stereo):
+    assert stereo.name == "run-web"
+    assert sorted(path.name for path in stereo.parent.iterdir()) == ["run-web"]
+    assert sorted(path.name for path in stereo.iterdir()) == sorted(path.name for path in folder.iterdir())
+    assert json.loads((stereo / "model.json").read_text())["instruments"] == ["drums", "bass"]
+    assert TFLiteModel(stereo / "model.tflite").window_samples == 800
 
 
 def test_a_page_without_litert_says_where_to_get_it(tmp_path, monkeypatch):

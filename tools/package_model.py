@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import pathlib
 import sys
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -32,10 +33,33 @@ from sourcesep.sources import list_soundfonts, open_played  # noqa: E402
 
 MAX_BYTES = 10_000_000  # largest file of weights in the package
 LEAST_TFLITE_DB = 45.0  # the TFLite file must be this close to the weights: SDR in dB, on noise
-SOUNDS = {  # licences of the SoundFonts with which models in the package may have been trained
-    "FluidR3_GM.sf2": "FluidR3_GM.sf2 (Frank Wen) is under the MIT licence",
-    "MuseScore_General_Full.sf2": "MuseScore_General_Full.sf2 (S. Christian Collins and others) is under the MIT"
-    " licence, parts of it in the public domain or CC0",
+SOUNDS = {  # authors and licences of the SoundFonts with which models in the package may have been trained
+    "FluidR3_GM.sf2": "Frank Wen; MIT",
+    "MuseScore_General_Full.sf2": "S. Christian Collins and others; MIT, parts in the public domain or CC0",
+    "MuseScore_General_Full.sf3": "the same, compressed",
+    "Clean_1.sf3": "Salamander piano (Alexander Holm; CC-BY 3.0), electric pianos (Greg Sullivan; CC-BY 3.0), guitars "
+    "and basses (Karoryfer; CC0), winds (MTG; CC-BY 4.0), Muldjord kit (DrumGizmo; CC-BY 4.0), VSCO 2 (CC0) and others "
+    "in the public domain",
+    "OPL-3_FM_128M.sf2": "Zandro Reveille; CC-BY-SA",
+    "Black_Pearl_4_LV2.sf2": "AVL Drumkits, Glen MacArthur; CC-BY-SA 3.0, in avldrums.lv2 (GPL-2)",
+    "Red_Zeppelin_4_LV2.sf2": "AVL Drumkits, Glen MacArthur; CC-BY-SA 3.0, in avldrums.lv2 (GPL-2)",
+    # Made by data_gen.make_soundfont from SFZ files.
+    "Emily_guitar.sf2": "Karoryfer Samples; CC0",
+    "Shiny_guitar.sf2": "Karoryfer Samples; CC0",
+    "Spanish_guitar.sf2": "FreePats; CC0",
+    "Growly_bass.sf2": "Karoryfer Samples; CC0",
+    "Swag_bass.sf2": "Karoryfer Samples; CC0",
+    "Fashion_bass.sf2": "Karoryfer Samples; CC0",
+    "Pasta_bass.sf2": "Karoryfer Samples; CC0",
+    "Sneaky_bass.sf2": "Karoryfer Samples; CC0",
+    "YR_bass.sf2": "FreePats; CC0",
+    "Splendid_piano.sf2": "AKAI; public domain",
+    "Upright_piano_KW.sf2": "FreePats; CC0",
+    "VPO_strings.sf2": "Virtual Playing Orchestra, Paul Battersby and others; CC-BY-SA and CC Sampling Plus",
+    "Solo_strings.sf2": "Virtual Playing Orchestra; cello by Ethan Winer (public domain); Karoryfer Samples (CC0)",
+    "Muldjord_kit.sf2": "Lars Muldjord; CC-BY 4.0",
+    "Sonor_kit.sf2": "SamsSonor; CC-BY-SA 4.0",
+    "procedural": "computed by this package",
 }
 COMMANDS = "## The commands that trained it, in their order\n\n"
 
@@ -47,15 +71,15 @@ export.py takes it too; model.tflite is the same model for LiteRT, by tools/pack
 
 - **Network**: {config.model}, {n_parameters:,} parameters, stored as float16. It works at {config.sample_rate:,} Hz, so
   that stems contain nothing above {nyquist:,} Hz.
-- **Data**: {n_songs} openly licensed MIDI files (songs of games: Freedoom, Simutrans, EasyRPG and others, under BSD,
-  Artistic, CC-BY, CC0 and zlib licences; none is included here), played through
-  {soundfonts}. No recordings were used.
-- **Sounds**: {sounds}.
+- **Data**: {n_songs} openly licensed MIDI files: songs of games (Freedoom, Simutrans, EasyRPG and others, under BSD,
+  Artistic, CC-BY, CC0 and zlib licences), string quartets and songs for voice and piano (OpenScore, CC0), and drummers
+  (Groove MIDI data set, Gillick et al. 2019, Magenta; CC-BY 4.0). None is included here. They were played through the
+  SoundFonts below; no recorded music was used.
 - **Licence** of the weights: MIT, like the package.
 - **Training**: batches of {config.batch_size} chunks of {config.chunk_ms:g} ms, loss {config.loss}; steps and
   minutes are at the end of this page.
-- **Limits**: it was trained on synthesised instruments only, without recordings, voices, effects or mastering. Sounds
-  that were not in its training end up in the stem of other, or in the stem that they resemble.
+- **Limits**: it knows instruments that are played from MIDI, with effects on them, but neither recorded music nor
+  voices. Sounds that were not in its training end up in the stem of other, or in the stem that they resemble.
 
 ## Scores
 
@@ -67,6 +91,10 @@ the best that a mask on the spectrogram can do, computed from the true stems. Fr
     python {command}
 
 {table}
+
+## Sounds
+
+{sounds}
 
 {commands}"""
 SITTING = """{config.steps:,} steps in {minutes:.0f} minutes, {processor}:
@@ -94,17 +122,12 @@ def make_card(config: Config, run: RunDir, scored: dict[str, Any], before: str) 
             cells = [_cell(instruments[name][row]) for name in config.stem_names]
             lines.append(f"| {condition}: {row} | {' | '.join(cells)} |")
     n_songs = open_played(config, config.midi_dir).size("train")
-    fonts = [pathlib.Path(path).name for path in list_soundfonts(config)]
+    sittings = list_sittings(run)
+    commands = list_commands(before if sittings[0].start_from_package else "", "\n".join(s.text for s in sittings))
+    fonts = [font for sitting in sittings for font in sitting.soundfonts]
     if unknown := [font for font in fonts if font not in SOUNDS]:
         raise InputError(f"{', '.join(unknown)}: unknown licence; add it to SOUNDS in tools/package_model.py")
-    sitting = SITTING.format(
-        config=config,
-        minutes=training_time_s(read_losses(run.path)) / 60,
-        processor=processor(),
-        training=" ".join(_flags(dataclasses.replace(config, midi_dir="MIDI", soundfonts=tuple(fonts)))),
-    )
-    commands = list_commands(before if config.start_from == "pretrained" else "", sitting)
-    heard = [font for font in SOUNDS if font in commands]  # in earlier trainings too
+    heard = [font for font in SOUNDS if font in commands or font in fonts]  # in earlier trainings too
     return CARD.format(
         config=config,
         outputs=", ".join(config.stem_names),
@@ -112,12 +135,48 @@ def make_card(config: Config, run: RunDir, scored: dict[str, Any], before: str) 
         n_parameters=count_parameters(run.path),
         n_songs=n_songs,
         n_test=len({piece["name"] for piece in scored["pieces"]}),
-        soundfonts=" and ".join(heard),
-        sounds="; ".join(SOUNDS[font] for font in heard),
+        sounds="\n".join(f"- {font}: {SOUNDS[font]}" for font in heard),
         command=scored["command"],
         table="\n".join(lines),
         commands=commands,
     )
+
+
+class Sitting(NamedTuple):
+    """A training run on the way to the model.
+
+    Attributes:
+        text: its steps, its minutes and its command.
+        soundfonts: names of the SoundFonts that it heard.
+        start_from_package: whether it began with the weights in the package.
+    """
+
+    text: str
+    soundfonts: list[str]
+    start_from_package: bool
+
+
+def list_sittings(run: RunDir) -> list[Sitting]:
+    """Returns the trainings of a run and of those that it began with, in their order."""
+    config = run.config()
+    earlier: list[Sitting] = []
+    if config.start_from not in ("", "pretrained"):
+        earlier = list_sittings(RunDir(config.start_from))
+    losses = read_losses(run.path)
+    shown = dataclasses.replace(
+        config,
+        midi_dir=",".join(map(os.path.basename, config.midi_dir.split(","))),
+        soundfonts=tuple(os.path.basename(os.path.normpath(path)) for path in config.soundfonts),
+    )
+    if earlier:
+        shown = dataclasses.replace(shown, start_from=f"runs/{os.path.basename(config.start_from)}")
+    if losses:  # a run that minutes bounded made this many
+        shown = dataclasses.replace(shown, steps=losses[-1][1], minutes=0.0)
+    text = SITTING.format(
+        config=shown, minutes=training_time_s(losses) / 60, processor=processor(), training=" ".join(_flags(shown))
+    )
+    fonts = [os.path.basename(path) for path in list_soundfonts(config)]
+    return [*earlier, Sitting(text, fonts, config.start_from == "pretrained")]
 
 
 def list_commands(before: str, sitting: str) -> str:

@@ -33,11 +33,26 @@ def _with_tensorflow(command: Callable[[list[str]], int], arguments: list[str]) 
     try:
         return command(arguments)
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in _OF_EXTRA_TRAIN:
+        missing = (error.name or "").partition(".")[0]
+        if missing == "jax":
+            raise InputError("KERAS_BACKEND=jax: JAX is not installed; docs/scaling.md says how") from None
+        if missing not in _OF_EXTRA_TRAIN:
             raise
         raise InputError(
             f"{error.name} is not installed: pip install 'sourcesep[train]', or '.[train]' in a clone"
         ) from None
+
+
+def define_shifts() -> None:
+    """Defines --shifts."""
+    flags.DEFINE_integer(
+        "shifts",
+        1,
+        "Number of passes over a recording, each later by a part of the model's stride, of which the mean is taken: 4 "
+        "separate a little better than 1, and take four times as long.",
+        lower_bound=1,
+        upper_bound=64,
+    )
 
 
 def no_arguments(arguments: list[str]) -> None:

@@ -13,6 +13,7 @@ from sourcesep import config
 from sourcesep.cli.common import no_arguments, run
 
 if TYPE_CHECKING:
+    from sourcesep.train import on_jax
     from sourcesep.train.dry_run import DryRun
     from sourcesep.train.training import Trained
 
@@ -32,6 +33,10 @@ def _train(arguments: list[str]) -> int:
     from sourcesep import sources
 
     with sources.start_workers(run_config) as workers:  # they load SoundFonts while TensorFlow is imported
+        if os.environ.get("KERAS_BACKEND") == "jax":
+            from sourcesep.train import on_jax
+
+            return _report_on_jax(on_jax.train(run_config, FLAGS.run_dir, workers))
         from sourcesep.train import training
 
         if run_config.steps == 0:
@@ -53,6 +58,22 @@ def _train(arguments: list[str]) -> int:
     else:
         print(_summarize(trained, run_config))
     print(f"next: python separate.py --run_dir={FLAGS.run_dir} SONG.wav")
+    return 0
+
+
+def _report_on_jax(trained: on_jax.Trained) -> int:
+    """Prints how training on JAX ended, and returns the exit status."""
+    if trained.loss is None:
+        print(f"{FLAGS.run_dir} is at step {trained.step}: no step was made.")
+    else:
+        print(
+            f"step {trained.step}: loss {trained.loss:.5f}; {trained.step_s:.4f} s per step, {trained.wait_share:.0%} "
+            f"of it waiting for chunks; {trained.rendered_s:,.0f} s of audio rendered, each used {trained.n_uses:.1f} "
+            "times on average."
+        )
+    if trained.interrupted:
+        print(f"stopped; saved in {FLAGS.run_dir}. Repeat the command to resume.")
+        return 130
     return 0
 
 

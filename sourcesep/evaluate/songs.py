@@ -6,6 +6,7 @@ one that fails to load is reported by name.
 
 from __future__ import annotations
 
+import contextlib
 import filecmp
 import functools
 import os
@@ -27,7 +28,7 @@ from data_gen.recorded_corpus import UsableSong
 from data_gen.recorded_index import examine_songs
 from data_gen.songs import SAME_SONG
 from data_gen.soundfont_file import PROCEDURAL
-from data_gen.soundfonts import profile
+from data_gen.soundfonts import profile, shared_share
 from data_gen.stems import OTHER, add_up
 from data_gen.synth import default_soundfont
 from data_gen.windows import open_stem
@@ -114,8 +115,7 @@ def list_held_out(
     for soundfont in soundfonts or _complete(trained_with, config):
         if not os.path.isfile(soundfont):
             raise InputError(f"no such SoundFont: {soundfont}")
-        heard = "" if any(_is_same_soundfont(soundfont, other) for other in trained_with) else "not "
-        condition = f"{os.path.basename(soundfont)} ({heard}heard in training)"
+        condition = f"{os.path.basename(soundfont)} ({_how_heard(soundfont, trained_with)})"
         for split, index in held_out[:n_songs]:
             name = os.path.relpath(corpus.name(split, index), root)
             songs.append(LazySong(name, condition, functools.partial(load, soundfont, split, index)))
@@ -171,6 +171,20 @@ def _read_used_signatures(config: Config) -> np.ndarray:
 def _is_among(signature: tuple[int, ...], others: np.ndarray, same_song: float = SAME_SONG) -> bool:
     """Returns whether one of the signatures `others` [song, place] belongs to the same song."""
     return bool(others.size and (others == np.array(signature)).mean(axis=1).max() >= same_song)
+
+
+def _how_heard(soundfont: str, trained_with: Iterable[str]) -> str:
+    """Says whether training has heard a SoundFont, or one that shares samples with it."""
+    if any(_is_same_soundfont(soundfont, other) for other in trained_with):
+        return "heard in training"
+    shares = [(0.0, "")]
+    for other in trained_with:
+        with contextlib.suppress(OSError, InputError):  # one that is gone or damaged goes by its name
+            shares.append((shared_share(soundfont, other), other))
+    share, other = max(shares)
+    if share < 0.005:
+        return "not heard in training"
+    return f"shares {share:.0%} of its samples with {os.path.basename(other)}, heard in training"
 
 
 def _is_same_soundfont(one: str, other: str) -> bool:

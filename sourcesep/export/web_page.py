@@ -3,12 +3,14 @@
     index.html page.js worker.js ...   the page, as they are in the folder web/ here
     model.tflite model.json            the model; what the page needs to know of it
     litert/                            LiteRT.js, which computes, with its licence
+    offline.js                         a service worker, which names all of these files and a version of them
 
 LiteRT.js is the package @litertjs/core of npm. Nothing here imports TensorFlow.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pathlib
@@ -38,12 +40,9 @@ def write_page(folder: pathlib.Path, tflite: pathlib.Path, litert_dir: str = "")
         tflite: a file written by export.py.
         litert_dir: as in `find_litert`.
 
-    Raises InputError if the TFLite file is damaged or has two channels, LiteRT.js is not to be had, or the folder
-    cannot be written.
+    Raises InputError if the TFLite file is damaged, LiteRT.js is not to be had, or the folder cannot be written.
     """
     flatbuffer, description = read_file(tflite)
-    if description.get("channels", 1) != 1:
-        raise InputError(f"{tflite}: has two channels, and the page separates each channel by itself")
     litert = find_litert(litert_dir)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -75,6 +74,19 @@ def _write(folder: pathlib.Path, tflite: pathlib.Path, about: dict, litert: path
     for build in _BUILDS:
         for suffix in (".js", ".wasm"):
             shutil.copyfile(litert / "core" / "wasm" / f"{build}{suffix}", target / f"{build}{suffix}")
+    _name_files(folder)
+
+
+def _name_files(folder: pathlib.Path) -> None:
+    """Writes into offline.js which files there are, and a checksum of them all: another script is another version."""
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    checksums = "".join(f"{name} {hashlib.sha256((folder / name).read_bytes()).hexdigest()}\n" for name in names)
+    version = hashlib.sha256(checksums.encode()).hexdigest()[:16]
+    files = ["./", *(name for name in names if name != "offline.js")]
+    script = folder / "offline.js"
+    script.write_text(
+        f"const VERSION = {json.dumps(version)};\nconst FILES = {json.dumps(files)};\n{script.read_text()}"
+    )
 
 
 def find_litert(litert_dir: str = "") -> pathlib.Path:

@@ -21,6 +21,7 @@ LEVEL_FRAMES = 33  # over which the level is averaged; odd
 COMPRESSION = 0.3  # exponent of compressed magnitudes
 FLOOR = 1e-4  # added to powers relative to the level: 40 dB below it
 SILENCE = 1e-10  # added to the level
+GAIN = 2**13  # of the spectra: SILENCE alone would be 0 in the float16 of TFLite files, and silence 0 / 0
 
 
 class Bands(NamedTuple):
@@ -69,10 +70,10 @@ class SpectralFeatures(layers.Layer):
     needs_float = True  # as in Spectrum
 
     def call(self, inputs: Sequence[Tensor]) -> Tensor:
-        real, imaginary = inputs
+        real, imaginary = (GAIN * part for part in inputs)
         power = ops.square(real) + ops.square(imaginary)
         level = ops.mean(power, axis=(2, 3))[:, :, None]  # to [batch, frame, 1]
-        level = ops.average_pool(level, LEVEL_FRAMES, 1, padding="same")[..., None] + SILENCE
+        level = ops.average_pool(level, LEVEL_FRAMES, 1, padding="same")[..., None] + GAIN**2 * SILENCE
         log_power = ops.log(power / level + FLOOR)
         scale = ops.exp((COMPRESSION - 1) / 2 * log_power) * ops.rsqrt(level)
         return ops.concatenate([scale * real, scale * imaginary, 0.25 * log_power], axis=2)

@@ -82,7 +82,8 @@ def build(config: Config, mixture: keras.KerasTensor, condition: keras.KerasTens
         name="encoder",
     )(folded)
     # The variance grows with the square of the level: Keras' default epsilon, 1e-3, exceeds that of music at -20 dBFS.
-    x = layers.LayerNormalization(epsilon=1e-8, name="norm")(encoded)
+    # Below 6e-8 it would be 0 in the float16 of TFLite files, and silence NaN.
+    x = layers.LayerNormalization(epsilon=1e-7, name="norm")(encoded)
     x = layers.Conv1D(network.filters, 1, name="bottleneck")(x)
     if network.constant_q:
         x = layers.Add(name="features")([x, _constant_q(network, config.sample_rate, mixture)])

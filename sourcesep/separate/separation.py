@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import pathlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -61,6 +62,9 @@ class Separator:
         fixed_samples: the only length that `forward` takes, a multiple of the field's stride; then `window_s` has no
             effect. A shorter recording is followed by silence. None if it takes any length.
         n_channels: channels of the model, 1 or 2.
+        shifts: number of passes, each later than the one before by a part of the model's stride; their mean is the
+            result. The model then sees a sound at several places of its frames, which gives better stems, and takes as
+            many times longer.
 
     Attributes:
         window_samples: length of a window.
@@ -79,6 +83,7 @@ class Separator:
         batch_windows: int = 1,
         fixed_samples: int | None = None,
         n_channels: int = 1,
+        shifts: int = 1,
     ):
         self.stem_names = tuple(stem_names)
         self.sample_rate = sample_rate
@@ -87,6 +92,7 @@ class Separator:
         self._forward = forward
         self._fixed_samples = fixed_samples
         self._n_channels = n_channels
+        self._shifts = sorted({field.stride * i // shifts for i in range(shifts)})
         # Rounded up to whole strides, so that every window begins at a multiple of the stride.
         self._before = -(-max(0, field.before) // field.stride) * field.stride
         self._after = -(-max(0, field.after) // field.stride) * field.stride
@@ -118,6 +124,7 @@ class Separator:
         sample_rate: int,
         window_s: float | None = None,
         batch_windows: int = 1,
+        shifts: int = 1,
     ) -> Separator:
         """Returns the separator of a model from [batch, time, channel] to [batch, time, channel * stem]."""
         import tensorflow as tf
@@ -137,7 +144,9 @@ class Separator:
                 raise InputError("out of memory: lower --window_s, --batch_windows or --jobs") from None
 
         field = receptive_field(model)
-        return cls(forward, field, stem_names, sample_rate, window_s, batch_windows, n_channels=n_channels)
+        return cls(
+            forward, field, stem_names, sample_rate, window_s, batch_windows, n_channels=n_channels, shifts=shifts
+        )
 
     @classmethod
     def from_run(
@@ -146,6 +155,7 @@ class Separator:
         window_s: float | None = None,
         batch_windows: int = 1,
         present: tuple[str, ...] = (),
+        shifts: int = 1,
     ) -> Separator:
         """Returns the separator of a training run.
 
@@ -153,22 +163,27 @@ class Separator:
             run_dir: folder of the run; by default the one that comes with the package.
             window_s, batch_windows: see the class.
             present: stems to extract, for a model trained with --conditioning; empty for all.
+            shifts: see the class.
 
         Raises InputError if the run has no weights, or its model cannot extract what `present` names.
         """
         run = RunDir(run_dir)
         config = run.config()
         model = run.model(present=present)
-        return cls.from_model(model, present or config.stem_names, config.sample_rate, window_s, batch_windows)
+        names = present or config.stem_names
+        return cls.from_model(model, names, config.sample_rate, window_s, batch_windows, shifts)
 
     @classmethod
-    def from_tflite(cls, path: str | pathlib.Path = PACKAGED, batch_windows: int = 1, n_threads: int = 1) -> Separator:
+    def from_tflite(
+        cls, path: str | pathlib.Path = PACKAGED, batch_windows: int = 1, n_threads: int = 1, shifts: int = 1
+    ) -> Separator:
         """Returns the separator of a TFLite file that export.py wrote, which needs LiteRT and no TensorFlow.
 
         Args:
             path: of the file; by default that of the model in the package.
             batch_windows: see the class.
             n_threads: number of threads that compute.
+            shifts: see the class.
 
         Raises InputError if the file is missing, damaged or not by export.py.
         """
@@ -181,6 +196,7 @@ class Separator:
             batch_windows=batch_windows,
             fixed_samples=model.window_samples,
             n_channels=model.n_channels,
+            shifts=shifts,
         )
 
     @property
@@ -194,7 +210,7 @@ class Separator:
         44.1 kHz. The time to compute is added to that. It is window_samples / hop_samples times the time of one pass
         over the recording, so that short windows answer sooner and cost more.
         """
-        ahead = self._after + self.hop_samples * self.batch_windows
+        ahead = self._after + self.hop_samples * self.batch_windows + self._shifts[-1]
         return 1_000 * (ahead + (self._before if self._fixed_samples else 0)) / self.sample_rate
 
     def separate(self, samples: np.ndarray, sample_rate: int) -> dict[str, np.ndarray]:
@@ -240,7 +256,9 @@ class Separator:
                 if len(block):
                     yield np.asarray(block, np.float32)
 
-        stems = self._stems(self._windows(audio.resample(count(), sample_rate, self.sample_rate)))
+        resampled = itertools.tee(audio.resample(count(), sample_rate, self.sample_rate), len(self._shifts))
+        passes = [self._pass(of_pass, shift) for of_pass, shift in zip(resampled, self._shifts)]
+        stems = _mean(passes) if len(passes) > 1 else passes[0]
         n_stems = len(self.stem_names)
         columns = (block.reshape(len(block), n_channels * n_stems) for block in stems)  # to [time, channel * stem]
         for block in audio.resample(columns, self.sample_rate, sample_rate):
@@ -249,6 +267,18 @@ class Separator:
             yield block.reshape(len(block), n_channels, n_stems)
         if n_written < n_read:  # resampling twice may end a few samples early
             yield np.zeros((n_read - n_written, n_channels, n_stems), np.float32)
+
+    def _pass(self, blocks: Iterator[np.ndarray], shift: int) -> Iterator[np.ndarray]:
+        """Yields the stems [time, channel, stem] that the model gives blocks [time, channel] after `shift` zeros."""
+        if not shift:
+            yield from self._stems(self._windows(blocks))
+            return
+        if (first := next(blocks, None)) is None:
+            return
+        later = itertools.chain([np.pad(first, ((shift, 0), (0, 0)))], blocks)
+        for block in self._stems(self._windows(later)):
+            yield block[shift:]
+            shift = max(0, shift - len(block))
 
     def _windows(self, blocks: Iterable[np.ndarray]) -> Iterator[_Window]:
         """Cuts blocks [time, channel] at the model's rate into windows whose kept parts follow without a gap.
@@ -329,6 +359,22 @@ class Separator:
     def _is_whole(self, window: _Window) -> bool:
         """Returns whether the model is given all channels of a recording at once."""
         return window.samples.shape[1] == self._n_channels > 1
+
+
+def _mean(passes: Sequence[Iterator[np.ndarray]]) -> Iterator[np.ndarray]:
+    """Yields the mean of streams of equal length in all, whose blocks [time, ...] differ in length."""
+    *others, last = passes  # the last one is shifted most, so that the others are ahead of it
+    held: list[np.ndarray | None] = [None] * len(others)
+    for block in last:
+        total = block.copy()
+        for i, stream in enumerate(others):
+            kept = held[i]
+            ahead = block[:0] if kept is None else kept
+            while len(ahead) < len(block):
+                ahead = np.concatenate([ahead, next(stream)])
+            total += ahead[: len(block)]
+            held[i] = ahead[len(block) :]
+        yield total / len(passes)
 
 
 def _check_samples(samples: np.ndarray) -> np.ndarray:

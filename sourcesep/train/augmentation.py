@@ -1,55 +1,48 @@
 """Augmentation of batches: new mixtures made of the stems of a batch.
 
-What is varied in one song before its chunks are cut (transposition, tempo, gains ...) is in `data_gen.variation`.
+What is varied in one song before its chunks are cut (transposition, tempo, gains ...) is in `data_gen.variation`. The
+functions are written in keras.ops, for every backend of Keras, and are given the random numbers that they use.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
-import tensorflow as tf
+from keras import ops
 
-Augmentation = Callable[[tf.Tensor, tf.Tensor, float, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+Tensor = Any  # of any Keras backend
 
 
-def augment(dataset: tf.data.Dataset, remix: float, drop: float, seed: int) -> tf.data.Dataset:
-    """Applies `remix_stems`, then `drop_stems`, then with two channels `swap_channels`, to every batch.
+def n_draws(n_targets: int) -> int:
+    """Returns how many random numbers `augment` needs for each chunk."""
+    return 2 * n_targets + 3
+
+
+def augment(mixture: Tensor, stems: Tensor, remix: float, drop: float, draws: Tensor) -> tuple[Tensor, Tensor]:
+    """Applies `remix_stems`, then `drop_stems`, then with two channels `swap_channels`, to a batch.
 
     Args:
-        dataset: batches (mixture float32 [batch, time, channel], stems float32 [batch, time, channel * target], ...).
-        remix, drop: their probabilities; 0 leaves the batches unchanged.
-        seed: of everything that is drawn.
+        mixture: float32 [batch, time, channel].
+        stems: float32 [batch, time, channel * target].
+        remix, drop: their probabilities; 0 leaves the batch unchanged.
+        draws: float32 [batch, n_draws(target)], uniform from 0 to 1.
 
     Returns:
-        Batches of the same shapes.
+        (mixture, stems), with the same shapes.
     """
+    (batch, time, n_channels), n_columns = ops.shape(mixture), stems.shape[2]
+    n_targets = n_columns // n_channels
+    mixture, stems = mixture[..., None], ops.reshape(stems, (batch, time, n_channels, n_targets))
     if remix:
-        dataset = _apply(dataset, remix_stems, remix, seed)
+        mixture, stems = remix_stems(mixture, stems, remix, draws[:, : n_targets + 2])
     if drop:
-        dataset = _apply(dataset, drop_stems, drop, seed + 1)
-    if dataset.element_spec[0].shape[2] == 2:
-        dataset = _apply(dataset, swap_channels, 0.5, seed + 2)
-    return dataset
+        mixture, stems = drop_stems(mixture, stems, drop, draws[:, n_targets + 2 : -1])
+    if n_channels == 2:
+        mixture, stems = swap_channels(mixture, stems, 0.5, draws[:, -1:])
+    return mixture[..., 0], ops.reshape(stems, (batch, time, n_columns))
 
 
-def _apply(dataset: tf.data.Dataset, augmentation: Augmentation, probability: float, seed: int) -> tf.data.Dataset:
-    """Applies one augmentation to each batch, with two random numbers as its seed."""
-
-    def change_batch(batch: tuple, drawn: tf.Tensor) -> tuple:
-        mixture, stems, *rest = batch
-        columns = [-1, *mixture.shape[1:], stems.shape[2] // mixture.shape[2]]
-        changed_mixture, changed_stems = augmentation(
-            mixture[..., None], tf.reshape(stems, columns), probability, drawn
-        )
-        return tf.reshape(changed_mixture, tf.shape(mixture)), tf.reshape(changed_stems, tf.shape(stems)), *rest
-
-    seeds = tf.data.Dataset.random(seed=seed).batch(2)
-    return tf.data.Dataset.zip((dataset, seeds)).map(change_batch)
-
-
-def remix_stems(
-    mixture: tf.Tensor, stems: tf.Tensor, probability: float, seed: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
+def remix_stems(mixture: Tensor, stems: Tensor, probability: float, draws: Tensor) -> tuple[Tensor, Tensor]:
     """Replaces the stems of some chunks, each by the same stem of another chunk of the batch.
 
     This gives more mixtures than there are songs (Uhlich et al. 2017, "Improving music source separation based on deep
@@ -60,26 +53,21 @@ def remix_stems(
         mixture: float32 [batch, time, channel, 1].
         stems: float32 [batch, time, channel, target].
         probability: probability that a chunk is replaced by such a mixture, 0 to 1.
-        seed: int64 [2]; the same seed gives the same result.
+        draws: float32 [batch, 2 + target], uniform from 0 to 1.
 
     Returns:
         (mixture, stems), with the same shapes.
     """
-    remainder = mixture - tf.reduce_sum(stems, axis=3, keepdims=True)
-    parts = tf.concat([stems, remainder], axis=3)  # to [chunk, time, channel, part]
-    n_chunks, n_parts = tf.shape(parts)[0], parts.shape[3]
-    draws = tf.random.stateless_uniform([n_chunks, 1 + n_parts], seed)
+    remainder = mixture - ops.sum(stems, axis=3, keepdims=True)
+    parts = ops.concatenate([stems, remainder], axis=3)  # to [chunk, time, channel, part]
     is_remixed = draws[:, :1, None, None] < probability  # [chunk, 1, 1, 1]
-    chunk_of_part = tf.transpose(tf.argsort(draws[:, 1:], axis=0))  # [part, chunk], a permutation for each part
-    by_part = tf.transpose(parts, [3, 0, 1, 2])  # to [part, chunk, time, channel]
-    shuffled = tf.gather(by_part, chunk_of_part, batch_dims=1)
-    parts = tf.where(is_remixed, tf.transpose(shuffled, [1, 2, 3, 0]), parts)  # [chunk, time, channel, part]
-    return tf.reduce_sum(parts, axis=3, keepdims=True), parts[..., :-1]
+    sources = ops.argsort(draws[:, 1:], axis=0)  # [chunk, part], a permutation of the chunks for each part
+    taken = [ops.take(parts[..., part], sources[:, part], axis=0) for part in range(parts.shape[3])]
+    parts = ops.where(is_remixed, ops.stack(taken, axis=3), parts)
+    return ops.sum(parts, axis=3, keepdims=True), parts[..., :-1]
 
 
-def drop_stems(
-    mixture: tf.Tensor, stems: tf.Tensor, probability: float, seed: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
+def drop_stems(mixture: Tensor, stems: Tensor, probability: float, draws: Tensor) -> tuple[Tensor, Tensor]:
     """Removes some stems from the mixture; they become silent.
 
     Then the model sees each instrument alone or with few others more often than songs have it, and learns to output
@@ -89,30 +77,27 @@ def drop_stems(
         mixture: float32 [batch, time, channel, 1].
         stems: float32 [batch, time, channel, target].
         probability: probability that a stem is removed, 0 to 1.
-        seed: int64 [2]; the same seed gives the same result.
+        draws: float32 [batch, target], uniform from 0 to 1.
 
     Returns:
         (mixture, stems), with the same shapes.
     """
-    draws = tf.random.stateless_uniform([tf.shape(stems)[0], 1, 1, stems.shape[3]], seed)
-    kept = tf.where(draws < probability, 0.0, stems)
-    return mixture - tf.reduce_sum(stems - kept, axis=3, keepdims=True), kept
+    kept = ops.where(draws[:, None, None] < probability, 0.0, stems)
+    return mixture - ops.sum(stems - kept, axis=3, keepdims=True), kept
 
 
-def swap_channels(
-    mixture: tf.Tensor, stems: tf.Tensor, probability: float, seed: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
+def swap_channels(mixture: Tensor, stems: Tensor, probability: float, draws: Tensor) -> tuple[Tensor, Tensor]:
     """Swaps left and right in some chunks, so that a model treats both alike.
 
     Args:
         mixture: float32 [batch, time, 2, 1].
         stems: float32 [batch, time, 2, target].
         probability: probability that a chunk is swapped, 0 to 1.
-        seed: int64 [2]; the same seed gives the same result.
+        draws: float32 [batch, 1], uniform from 0 to 1.
 
     Returns:
         (mixture, stems), with the same shapes.
     """
-    is_swapped = tf.random.stateless_uniform([tf.shape(stems)[0], 1, 1, 1], seed) < probability
-    mixture, stems = (tf.where(is_swapped, tf.reverse(audio, [2]), audio) for audio in (mixture, stems))
+    is_swapped = draws[:, :, None, None] < probability
+    mixture, stems = (ops.where(is_swapped, ops.flip(audio, axis=2), audio) for audio in (mixture, stems))
     return mixture, stems

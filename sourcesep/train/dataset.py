@@ -13,7 +13,7 @@ from data_gen import InputError
 from data_gen.chunks import Visit
 from data_gen.workers import Visits
 from sourcesep.config import Config
-from sourcesep.train.augmentation import augment
+from sourcesep.train.augmentation import augment, n_draws
 from sourcesep.train.conditioning import add_conditions
 
 REMEMBERED_VISITS = 10_000  # visits whose songs can be named when a batch is bad; a pool holds chunks of fewer
@@ -102,7 +102,16 @@ def make_dataset(
     # The chunks of a visit are repeated together: a dataset per chunk would take twice the processor time.
     dataset = dataset.flat_map(lambda *visit: tf.data.Dataset.from_tensor_slices(visit).repeat(reuse))
     dataset = dataset.shuffle(pool_chunks, seed=seed).batch(batch_size, drop_remainder=True)
-    return augment(dataset, remix, drop, seed).prefetch(2)
+    if remix or drop or n_channels == 2:
+        seeds = tf.data.Dataset.random(seed=seed).batch(2)
+
+        def change(batch: tuple, seed_of_batch: tf.Tensor) -> tuple:
+            mixture, stems, visits = batch
+            draws = tf.random.stateless_uniform([batch_size, n_draws(n_targets)], seed_of_batch)
+            return *augment(mixture, stems, remix, drop, draws), visits
+
+        dataset = tf.data.Dataset.zip((dataset, seeds)).map(change)
+    return dataset.prefetch(2)
 
 
 class VisitRecorder:

@@ -16,7 +16,8 @@ from sourcesep.models.receptive_field import receptive_field
 from sourcesep.train.dataset import VisitRecorder, make_batches
 from sourcesep.train.devices import dtype_policy, make_strategy, peak_memory_mb
 from sourcesep.train.losses import make_loss
-from sourcesep.train.training import load_start_weights, make_stepper
+from sourcesep.train.model import load_start_weights
+from sourcesep.train.training import make_stepper
 
 N_STEPS = 3  # the first of them also compiles
 

@@ -3,6 +3,8 @@
 With two channels, left, right, and their sum and difference over the root of two count alike: what is the same in both
 and what is not.
 
+They are written in keras.ops, for every backend of Keras.
+
 `make_loss` builds one from a text such as "mae+0.5*spectrogram". Each term is a mean, so that its weight does not
 depend on batch size, chunk length or number of instruments. To add a term, write its function here, its line in
 FUNCTIONS, and its line in TERMS of loss_terms.py.
@@ -12,8 +14,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
-import tensorflow as tf
+import keras
+from keras import ops
 
 from sourcesep.loss_terms import FRAME_SAMPLES, TERMS, parse_loss
 
@@ -25,51 +29,52 @@ LOG_FLOOR = 1e-3  # normalised error below which its logarithm hardly falls: 30 
 SHARE_FLOOR = 0.01  # share of a magnitude that every stem is given at least: bounds the gradient at silent estimates
 QUIET_MAGNITUDE = 1e-3  # mean magnitude of a mixture that is nearly silent: that of noise 60 dB below full scale
 
-Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+Tensor = Any  # of any Keras backend
+Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-def mae(stems: tf.Tensor, estimates: tf.Tensor) -> tf.Tensor:
+def mae(stems: Tensor, estimates: Tensor) -> Tensor:
     """Mean absolute error."""
-    return tf.reduce_mean(tf.abs(estimates - stems))
+    return ops.mean(ops.abs(estimates - stems))
 
 
-def mse(stems: tf.Tensor, estimates: tf.Tensor) -> tf.Tensor:
+def mse(stems: Tensor, estimates: Tensor) -> Tensor:
     """Mean squared error."""
-    return tf.reduce_mean(tf.square(estimates - stems))
+    return ops.mean(ops.square(estimates - stems))
 
 
-def nmse(stems: tf.Tensor, estimates: tf.Tensor) -> tf.Tensor:
+def nmse(stems: Tensor, estimates: Tensor) -> Tensor:
     """Normalised mean squared error: that of each example, divided by the mean square of its mixture (sum of stems).
 
     A quiet song counts as much as a loud one. A mixture below ENERGY_FLOOR counts as silence.
     """
-    return tf.reduce_mean(_normalised_errors(stems, estimates))
+    return ops.mean(_normalised_errors(stems, estimates))
 
 
-def nrmse(stems: tf.Tensor, estimates: tf.Tensor) -> tf.Tensor:
+def nrmse(stems: Tensor, estimates: Tensor) -> Tensor:
     """Mean over examples and stems of the root of the normalised squared error, sqrt(e + ROOT_FLOOR).
 
     The gradient of a stem's error grows as the error falls, so that a weak stem is learnt as well as a strong one (the
     root of the error per stem: SCNet, Tong et al. 2024).
     """
-    return tf.reduce_mean(tf.sqrt(_normalised_errors(stems, estimates) + ROOT_FLOOR))
+    return ops.mean(ops.sqrt(_normalised_errors(stems, estimates) + ROOT_FLOOR))
 
 
-def log_nmse(stems: tf.Tensor, estimates: tf.Tensor) -> tf.Tensor:
+def log_nmse(stems: Tensor, estimates: Tensor) -> Tensor:
     """Mean over examples and stems of log10(1 + e / LOG_FLOOR), with e the normalised squared error.
 
     A decibel is worth the same in every stem, until its error is near the floor.
     """
-    return tf.reduce_mean(tf.math.log1p(_normalised_errors(stems, estimates) / LOG_FLOOR)) / math.log(10.0)
+    return ops.mean(ops.log1p(_normalised_errors(stems, estimates) / LOG_FLOOR)) / math.log(10.0)
 
 
-def _normalised_errors(stems: tf.Tensor, estimates: tf.Tensor) -> tf.Tensor:
+def _normalised_errors(stems: Tensor, estimates: Tensor) -> Tensor:
     """Returns the mean square of each estimate's error, divided by that of the mixture, float32 [batch, stem]."""
-    energy = tf.reduce_mean(tf.square(tf.reduce_sum(stems, -1)), 1)
-    return tf.reduce_mean(tf.square(estimates - stems), 1) / (energy + ENERGY_FLOOR)[:, None]
+    energy = ops.mean(ops.square(ops.sum(stems, -1)), 1)
+    return ops.mean(ops.square(estimates - stems), 1) / (energy + ENERGY_FLOOR)[:, None]
 
 
-def magnitudes(waveforms: tf.Tensor) -> tf.Tensor:
+def magnitudes(waveforms: Tensor) -> Tensor:
     """Linear magnitude spectrogram.
 
     Frames of FRAME_SAMPLES under a periodic Hann window; divided by the root of the window's energy, so that white
@@ -81,18 +86,28 @@ def magnitudes(waveforms: tf.Tensor) -> tf.Tensor:
     Returns:
         float32 [batch, instrument, frame, frequency].
     """
-    spectra = tf.signal.stft(tf.transpose(waveforms, [0, 2, 1]), FRAME_SAMPLES, HOP_SAMPLES)
+    real, imaginary = _spectra(ops.transpose(waveforms, [0, 2, 1]))
     scale = 1.0 / math.sqrt(3 / 8 * FRAME_SAMPLES)  # the energy of a periodic Hann window is 3/8 of its length
-    squares = tf.square(tf.math.real(spectra) * scale) + tf.square(tf.math.imag(spectra) * scale)
-    return tf.sqrt(squares + MAGNITUDE_FLOOR**2)
+    squares = ops.square(real * scale) + ops.square(imaginary * scale)
+    return ops.sqrt(squares + MAGNITUDE_FLOOR**2)
 
 
-def spectrogram(stems: tf.Tensor, estimates: tf.Tensor) -> tf.Tensor:
+def _spectra(waveforms: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the real and the imaginary parts of the spectra of [..., time], each [..., frame, frequency]."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf  # not at the top: other backends do without it
+
+        spectra = tf.signal.stft(waveforms, FRAME_SAMPLES, HOP_SAMPLES)
+        return tf.math.real(spectra), tf.math.imag(spectra)
+    return ops.stft(waveforms, FRAME_SAMPLES, HOP_SAMPLES, FRAME_SAMPLES, center=False)
+
+
+def spectrogram(stems: Tensor, estimates: Tensor) -> Tensor:
     """Mean squared difference of linear magnitude spectrograms (original report, section V)."""
-    return tf.reduce_mean(tf.square(magnitudes(estimates) - magnitudes(stems)))
+    return ops.mean(ops.square(magnitudes(estimates) - magnitudes(stems)))
 
 
-def shares(stems: tf.Tensor, estimates: tf.Tensor) -> tf.Tensor:
+def shares(stems: Tensor, estimates: Tensor) -> Tensor:
     """KL divergence between how the stems and how the estimates divide each spectrogram bin among the instruments.
 
     Penalises energy given to the wrong instrument, in quiet examples as much as in loud ones; ignores phase, and almost
@@ -101,24 +116,24 @@ def shares(stems: tf.Tensor, estimates: tf.Tensor) -> tf.Tensor:
     divergence is averaged over the bins, weighted by the sum of the stems, and then over the examples.
     """
     true, given = magnitudes(stems), magnitudes(estimates)
-    weights = tf.reduce_sum(true, 1)  # to [batch, frame, frequency]
+    weights = ops.sum(true, 1)  # to [batch, frame, frequency]
     true, given = (part + SHARE_FLOOR * weights[:, None] for part in (true, given))
-    true, given = (part / tf.reduce_sum(part, 1, keepdims=True) for part in (true, given))
-    divergences = tf.reduce_sum(true * tf.math.log(true / given), 1)
-    weighted = tf.reduce_mean(weights * divergences, [1, 2]) / (tf.reduce_mean(weights, [1, 2]) + QUIET_MAGNITUDE)
-    return tf.reduce_mean(weighted)
+    true, given = (part / ops.sum(part, 1, keepdims=True) for part in (true, given))
+    divergences = ops.sum(true * ops.log(true / given), 1)
+    weighted = ops.mean(weights * divergences, [1, 2]) / (ops.mean(weights, [1, 2]) + QUIET_MAGNITUDE)
+    return ops.mean(weighted)
 
 
-def difference(stems: tf.Tensor, estimates: tf.Tensor) -> tf.Tensor:
+def difference(stems: Tensor, estimates: Tensor) -> Tensor:
     """Minus the mean of |estimate i - stem j| over i != j: drives an estimate away from the other stems.
 
     The MAE is the diagonal of the same matrix (original report, section V). Without another term it falls without
     bound; added to the MAE it stays bounded below for weights under 1, since |e| - w |e| grows with |e|.
     """
     n_instruments = stems.shape[-1]
-    pairs = tf.abs(estimates[..., :, None] - stems[..., None, :])  # to [batch, time, estimate, stem]
-    off_diagonal = 1.0 - tf.eye(n_instruments, dtype=pairs.dtype)
-    return -tf.reduce_mean(tf.reduce_sum(pairs * off_diagonal, [2, 3])) / (n_instruments * (n_instruments - 1))
+    pairs = ops.abs(estimates[..., :, None] - stems[..., None, :])  # to [batch, time, estimate, stem]
+    off_diagonal = 1.0 - ops.eye(n_instruments, dtype=pairs.dtype)
+    return -ops.mean(ops.sum(pairs * off_diagonal, [2, 3])) / (n_instruments * (n_instruments - 1))
 
 
 FUNCTIONS: dict[str, Loss] = {
@@ -144,20 +159,20 @@ def make_loss(text: str, n_channels: int = 1) -> Loss:
     """
     weights = parse_loss(text)
 
-    def compute_term(name: str, stems: tf.Tensor, estimates: tf.Tensor) -> tf.Tensor:
+    def compute_term(name: str, stems: Tensor, estimates: Tensor) -> Tensor:
         if n_channels == 2:
             # Spectrograms must not see one signal follow another; what is normalised counts both channels together.
             axis = 0 if TERMS[name].min_samples > 1 else 1
             stems, estimates = _both_ways(stems, axis), _both_ways(estimates, axis)
         return FUNCTIONS[name](stems, estimates)
 
-    def loss(stems: tf.Tensor, estimates: tf.Tensor) -> tf.Tensor:
-        return tf.add_n([weight * compute_term(name, stems, estimates) for name, weight in weights.items()])
+    def loss(stems: Tensor, estimates: Tensor) -> Tensor:
+        return sum(weight * compute_term(name, stems, estimates) for name, weight in weights.items())
 
     return loss
 
 
-def _both_ways(columns: tf.Tensor, axis: int) -> tf.Tensor:
+def _both_ways(columns: Tensor, axis: int) -> Tensor:
     """Returns left, right, middle and side of [batch, time, channel * instrument], concatenated along an axis."""
-    left, right = tf.split(columns, 2, axis=-1)
-    return tf.concat([left, right, (left + right) * math.sqrt(0.5), (left - right) * math.sqrt(0.5)], axis)
+    left, right = ops.split(columns, 2, axis=-1)
+    return ops.concatenate([left, right, (left + right) * math.sqrt(0.5), (left - right) * math.sqrt(0.5)], axis)

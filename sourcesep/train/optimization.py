@@ -1,9 +1,8 @@
-"""One training step: gradients, the guard that decides whether to use them, the learning rate and the optimizer."""
+"""One training step of TensorFlow: gradients, and their use if the guard accepts them."""
 
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -12,12 +11,7 @@ import tensorflow as tf
 
 from sourcesep.config import Config
 from sourcesep.train.losses import Loss
-
-WARM_UP = 0.05  # share of the training in which the cosine schedule rises to the full learning rate
-SPIKE = 10.0  # a loss above this many times the smoothed loss is a spike
-SMOOTHING = 0.98  # decay per step of the smoothed loss, which is shown and which spikes are compared with
-SETTLING_STEPS = 20  # steps before the smoothed loss is a fair comparison
-MAX_SKIPPED = 20  # skipped updates in a row after which training counts as diverged
+from sourcesep.train.schedule import Guard, learning_rate_at, make_optimizer
 
 
 class Outcome(NamedTuple):
@@ -38,35 +32,6 @@ class Outcome(NamedTuple):
     taken: bool
 
 
-class Guard:
-    """Rejects updates whose loss or gradient is not finite, or whose loss is far above those before it.
-
-    Attributes:
-        smoothed: the loss, averaged over about fifty steps; None before the first step.
-        skipped: updates rejected in a row.
-    """
-
-    def __init__(self) -> None:
-        self.smoothed: float | None = None
-        self.skipped = 0
-        self._n_accepted = 0
-
-    def check_and_record(self, loss: float, gradient_norm: float) -> bool:
-        """Records a step and returns whether to update the weights."""
-        is_spike = (
-            self.smoothed is not None
-            and self._n_accepted >= SETTLING_STEPS
-            and loss - self.smoothed > (SPIKE - 1) * abs(self.smoothed)  # a loss with a difference may be negative
-        )
-        if not math.isfinite(loss) or not math.isfinite(gradient_norm) or is_spike:
-            self.skipped += 1
-            return False
-        self.skipped = 0
-        self._n_accepted += 1
-        self.smoothed = loss if self.smoothed is None else SMOOTHING * self.smoothed + (1 - SMOOTHING) * loss
-        return True
-
-
 class Stepper:
     """Makes training steps, under the tf.distribute strategy in whose scope it is created.
 
@@ -80,7 +45,13 @@ class Stepper:
         self.model = model
         self.guard = Guard()
         self._learning_rate = tf.Variable(learning_rate_at(config, 0.0), trainable=False)
-        self.optimizer = make_optimizer(config, self._learning_rate)
+        # A function is no part of the checkpoint, as was no schedule of Keras: runs of 0.1.0 can still be resumed.
+        self.optimizer = make_optimizer(
+            config,
+            config.learning_rate
+            if config.schedule == "constant"
+            else lambda: tf.convert_to_tensor(self._learning_rate),
+        )
         self.optimizer.build(model.trainable_variables)
         self._config = config
         self._loss_function = loss_function
@@ -141,36 +112,3 @@ class Stepper:
         finally:
             for variable, value in zip(self.model.trainable_variables, current):
                 variable.assign(value)
-
-
-def learning_rate_at(config: Config, progress: float) -> float:
-    """Returns the learning rate when a share `progress` of the training is done, 0 to 1.
-
-    With the cosine schedule (Loshchilov & Hutter 2017, "SGDR") it rises linearly from 0 during the first WARM_UP, then
-    falls to 0 along half a cosine.
-    """
-    if config.schedule == "constant":
-        return config.learning_rate
-    progress = min(progress, 1.0)
-    if progress < WARM_UP:
-        return config.learning_rate * progress / WARM_UP
-    return config.learning_rate * 0.5 * (1.0 + math.cos(math.pi * (progress - WARM_UP) / (1.0 - WARM_UP)))
-
-
-def make_optimizer(config: Config, learning_rate: tf.Variable) -> keras.optimizers.Optimizer:
-    """Returns Adam (Kingma & Ba 2015), with decoupled weight decay (Loshchilov & Hutter 2019) and averaging if set.
-
-    Args:
-        config: the run's Config.
-        learning_rate: read at every step where the learning rate follows a schedule.
-    """
-    optimizer = keras.optimizers.Adam(
-        # A function is no part of the checkpoint, as was no schedule of Keras: runs of 0.1.0 can still be resumed.
-        config.learning_rate if config.schedule == "constant" else lambda: tf.convert_to_tensor(learning_rate),
-        weight_decay=config.weight_decay or None,
-        use_ema=config.average > 0,
-        ema_momentum=config.average,
-    )
-    if config.weight_decay:
-        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    return optimizer

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-import keras
 import tensorflow as tf
 from absl import logging
 from tqdm import tqdm
@@ -19,14 +18,16 @@ from sourcesep import sources
 from sourcesep.cluster import is_cluster, machine_number
 from sourcesep.config import Config
 from sourcesep.interruption import Interruption
-from sourcesep.models import build, copy_weights, unconditioned
-from sourcesep.models.receptive_field import receptive_field
-from sourcesep.run_dir import PRETRAINED, RunDir
+from sourcesep.models import unconditioned
+from sourcesep.run_dir import RunDir
 from sourcesep.train.checkpoints import State
 from sourcesep.train.dataset import ReuseController, VisitRecorder, make_batches
 from sourcesep.train.devices import dtype_policy, make_strategy, peak_memory_mb
 from sourcesep.train.losses import Loss, make_loss
-from sourcesep.train.optimization import MAX_SKIPPED, Outcome, Stepper, learning_rate_at
+from sourcesep.train.model import build_model, load_start_weights
+from sourcesep.train.on_jax import CHECKPOINT
+from sourcesep.train.optimization import Outcome, Stepper
+from sourcesep.train.schedule import MAX_SKIPPED, learning_rate_at
 from sourcesep.train.validation import Excerpts, Scores
 
 SCALARS_EVERY_STEPS = 10  # steps between two points of TensorBoard's curves
@@ -111,6 +112,11 @@ class Trainer:
         self._created_s = clock()
         self._is_chief = machine_number(config) == 0
         self._run_dir = RunDir(run_dir)
+        if (self._run_dir.checkpoints / CHECKPOINT).exists():
+            raise InputError(
+                f"{run_dir}: a run of JAX; continue it with KERAS_BACKEND=jax, or begin another by "
+                f"--start_from={run_dir}"
+            )
 
         self._validated_on: list[StemSource] = []
         if self._is_chief and config.validate_every:
@@ -310,23 +316,6 @@ class Trainer:
 def make_stepper(config: Config, loss_function: Loss) -> Stepper:
     """Builds the model of a Config and what trains it, in the scope of the current tf.distribute strategy.
 
-    Raises InputError for a model whose receptive field is not known: it could not separate recordings in windows.
+    Raises InputError as `build_model` does.
     """
-    keras.utils.set_random_seed(config.seed)
-    policy = dtype_policy(config.mixed_precision)
-    model = build(config, policy)
-    receptive_field(unconditioned(model, config))  # raises InputError for a model that cannot separate in windows
-    logging.info("%s: %d parameters, %s", config.model, model.count_params(), policy)
-    return Stepper(model, loss_function, config)
-
-
-def load_start_weights(config: Config, model: keras.Model) -> None:
-    """Copies the weights of the run in `--start_from` into a model. Raises InputError if none of them fits."""
-    run = RunDir(PRETRAINED if config.start_from == "pretrained" else config.start_from)
-    n_copied = copy_weights(run.trained_model(), model)
-    if not n_copied:
-        raise InputError(
-            f"--start_from={config.start_from}: a {run.config().model} that shares no layer with this model; "
-            "use its --model and its --filters"
-        )
-    logging.info("%d of them copied from %s", n_copied, run.path)
+    return Stepper(build_model(config, dtype_policy(config.mixed_precision)), loss_function, config)

@@ -28,13 +28,17 @@ export function wavHeader(nSamples, nChannels, sampleRate) {
 
 /** A stem that grows: samples are appended and read back. They are kept as Blobs, which a browser may move to disk. */
 export class Stem {
-  /** `writable` is a stream into a file of the user's folder, which `handle` names; null to keep the stem here. */
-  constructor(name, recording, handle = null, writable = null) {
+  /**
+   * `highestHz` is how high its spectrogram goes; `writable` is a stream into a file of the user's folder, which `handle`
+   * names, or null to keep the stem here.
+   */
+  constructor(name, recording, highestHz, handle = null, writable = null) {
     Object.assign(this, { name, recording, handle, writable });
     this.blobs = []; // {begin, blob}, of [time, channel] floats
     this.nSamples = 0;
     this.checksum = new Checksum();
     this.peaks = new Peaks(recording);
+    this.spectrogram = new Spectrogram(recording, highestHz);
   }
 
   async begin() {
@@ -50,6 +54,7 @@ export class Stem {
   async append(samples) {
     const length = samples.length / this.recording.nChannels;
     this.peaks.add(samples);
+    this.spectrogram.add(samples);
     if (this.writable) await this.writable.write(samples);
     else {
       this.checksum.add(new Uint8Array(samples.buffer));
@@ -111,6 +116,81 @@ export class Peaks {
     }
     this.n += samples.length;
   }
+}
+
+const FRAME = 2_048; // samples of which a spectrum is computed
+const HANN = Float32Array.from({ length: FRAME }, (_, i) => Math.sin((Math.PI * i) / FRAME) ** 2);
+const COSINES = Float32Array.from({ length: FRAME / 2 }, (_, i) => Math.cos((2 * Math.PI * i) / FRAME));
+const SINES = Float32Array.from({ length: FRAME / 2 }, (_, i) => -Math.sin((2 * Math.PI * i) / FRAME));
+const BANDS = 64;
+const LOWEST_HZ = 40;
+
+/**
+ * The levels of bands of a stem, in dB, for its picture. Of at most 1,000 stretches of the stem it hears the beginning, so
+ * that memory and computation do not grow with its length.
+ */
+export class Spectrogram {
+  /** `highestHz` is where the last band ends; bands are equally wide on a logarithmic scale. */
+  constructor({ nSamples, nChannels, sampleRate }, highestHz) {
+    this.nChannels = nChannels;
+    this.bands = BANDS;
+    this.every = Math.max(FRAME, Math.ceil(nSamples / 1_000));
+    this.count = Math.ceil(nSamples / this.every);
+    this.levels = new Float32Array(this.count * BANDS).fill(-Infinity); // [column, band]
+    this.frame = new Float32Array(FRAME);
+    this.n = 0;
+    const highest = Math.min(highestHz, sampleRate / 2);
+    this.bins = Array.from({ length: BANDS + 1 }, (_, band) =>
+      Math.floor((LOWEST_HZ * (highest / LOWEST_HZ) ** (band / BANDS) * FRAME) / sampleRate));
+  }
+
+  add(samples) {
+    for (let i = 0; i < samples.length; i += this.nChannels, this.n++) {
+      const at = this.n % this.every;
+      if (at >= FRAME) continue;
+      let sum = 0;
+      for (let channel = 0; channel < this.nChannels; channel++) sum += samples[i + channel];
+      this.frame[at] = sum / this.nChannels;
+      if (at === FRAME - 1) this.measure(Math.floor(this.n / this.every));
+    }
+  }
+
+  measure(column) {
+    const powers = powerSpectrum(this.frame);
+    for (let band = 0; band < BANDS; band++) {
+      const first = this.bins[band], last = Math.max(first + 1, this.bins[band + 1]);
+      this.levels[column * BANDS + band] = 10 * Math.log10(Math.max(...powers.subarray(first, last)));
+    }
+  }
+
+  get loudest() {
+    return this.levels.reduce((most, level) => Math.max(most, level), -Infinity);
+  }
+}
+
+/** Returns the power of each bin of a frame under a Hann window: 1 for a sine with an amplitude of 1. */
+function powerSpectrum(frame) {
+  const real = new Float32Array(FRAME), imaginary = new Float32Array(FRAME);
+  for (let i = 0, reversed = 0; i < FRAME; i++) {
+    real[reversed] = frame[i] * HANN[i];
+    let bit = FRAME >> 1;
+    for (; reversed & bit; bit >>= 1) reversed ^= bit;
+    reversed |= bit;
+  }
+  for (let half = 1; half < FRAME; half *= 2) {
+    for (let k = 0; k < half; k++) {
+      const cosine = COSINES[(k * FRAME) / 2 / half], sine = SINES[(k * FRAME) / 2 / half];
+      for (let i = k; i < FRAME; i += 2 * half) {
+        const j = i + half;
+        const a = real[j] * cosine - imaginary[j] * sine, b = real[j] * sine + imaginary[j] * cosine;
+        real[j] = real[i] - a;
+        imaginary[j] = imaginary[i] - b;
+        real[i] += a;
+        imaginary[i] += b;
+      }
+    }
+  }
+  return real.subarray(0, FRAME / 2 + 1).map((value, i) => (value ** 2 + imaginary[i] ** 2) * (4 / FRAME) ** 2);
 }
 
 /** Returns stems of Blobs as a ZIP archive without compression. */

@@ -6,12 +6,17 @@ import { openRecording } from "./recording.js";
 
 const MAX_KEPT_BYTES = 2 ** 31; // of stems that the browser keeps: 20 minutes of stereo at 44.1 kHz in five stems
 const SEEK_S = 5;
+const SHORTEST_LOOP_S = 0.1;
+const DRAWN_PIXELS = 5; // that the pointer moves at least to choose a part, rather than a place
 const TRIAL_MS = 60_000; // that WebGPU may take to prove itself
+const DRAWN_DB = 60; // below the loudest that a spectrogram shows
+const KEYS = { l: "loop", i: "loop-from", o: "loop-to", s: "spectrograms" };
 const wanted = new URLSearchParams(location.search); // ?threads=1&accelerator=wasm, for measurements
 
 const $ = (id) => document.getElementById(id);
 const about = fetch("model.json").then((response) => response.json());
 let worker, job, player, recorder;
+let showsSpectrograms = false;
 
 function startWorker() {
   const cores = Math.min(navigator.hardwareConcurrency ?? 1, 8);
@@ -46,6 +51,7 @@ function receive(data) {
   if (data.type === "ready") {
     showEngine(data.engine);
     setReady(true);
+    navigator.serviceWorker?.register("offline.js").catch(() => {}); // without it, the page works as well
   }
   if (data.type === "stems") take(data).catch((error) => fail(error.message));
   else if (data.type === "done") finish().catch((error) => fail(error.message));
@@ -59,7 +65,8 @@ function setReady(ready) {
 }
 
 function showEngine(engine) {
-  const hint = window.crossOriginIsolated ? "" : " (one thread: a server that sends COOP and COEP headers allows more)";
+  const way = navigator.serviceWorker ? "more when the page is loaded again" : "https allows more";
+  const hint = window.crossOriginIsolated ? "" : ` (one thread; ${way})`;
   $("engine").textContent = `Computes with ${engine}${hint}. Nothing leaves this computer.`;
 }
 
@@ -103,7 +110,7 @@ async function open(file, name = file.name) {
   try {
     const recording = await openRecording(file);
     if (!recording.nSamples) throw new Error(`${name}: holds no sound.`);
-    const { instruments } = await about;
+    const { instruments, sample_rate_hz } = await about;
     const stemBytes = 4 * recording.nSamples * recording.nChannels;
     const minutes = (bytes) => Math.floor(bytes / 4 / recording.nChannels / recording.sampleRate / 60);
     if (stemBytes > MAX_BYTES) throw new Error(`${name}: too long; a stem holds ${minutes(MAX_BYTES)} minutes at most.`);
@@ -118,7 +125,7 @@ async function open(file, name = file.name) {
     const stems = [];
     for (const stem of instruments) {
       const handle = await folder?.getFileHandle(`${stem}.wav`, { create: true });
-      stems.push(new Stem(stem, recording, handle, await handle?.createWritable()));
+      stems.push(new Stem(stem, recording, sample_rate_hz / 2, handle, await handle?.createWritable()));
       await stems.at(-1).begin();
     }
     job = { name: name.replace(/\.[^.]*$/, ""), recording, stems, folder, working: true, began: performance.now() };
@@ -191,8 +198,40 @@ function makeRow(stem, index) {
   find(".mute").onclick = () => player.change(index, { muted: !player.mixes[index].muted });
   find(".solo").onclick = () => player.change(index, { solo: !player.mixes[index].solo });
   find(".volume").oninput = (event) => player.change(index, { volume: Number(event.target.value) });
-  find("canvas").onclick = (event) => player.seek((event.offsetX / event.target.clientWidth) * player.length);
+  listenTo(find("canvas"));
   return row;
+}
+
+/** A click moves to a place, drawing over the picture repeats a part. */
+function listenTo(canvas) {
+  const place = (event) => Math.min(Math.max(0, event.offsetX / canvas.clientWidth), 1) * player.length;
+  let down = null; // where the pointer went down, and whether it was moved since
+  canvas.onpointerdown = (event) => {
+    if (event.button) return;
+    canvas.setPointerCapture(event.pointerId);
+    down = { x: event.offsetX, place: place(event), moved: false };
+  };
+  canvas.onpointermove = (event) => {
+    if (!down) return;
+    down.moved ||= Math.abs(event.offsetX - down.x) >= DRAWN_PIXELS;
+    if (down.moved) drawCursors([down.place, place(event)]);
+  };
+  canvas.onpointerup = (event) => {
+    if (down?.moved) repeat(down.place, place(event));
+    else if (down) player.seek(down.place);
+    down = null;
+  };
+  canvas.onpointercancel = () => {
+    down = null;
+    drawCursors();
+  };
+}
+
+/** Repeats the part between two samples, if it is long enough. */
+function repeat(one, other) {
+  const [begin, end] = [one, other].map(Math.round).sort((a, b) => a - b);
+  if (end - begin >= SHORTEST_LOOP_S * player.rate) player.repeat(true, [begin, end]);
+  update();
 }
 
 function update() {
@@ -200,6 +239,8 @@ function update() {
   $("play").textContent = player.playing ? "❚❚" : "▶";
   $("play").setAttribute("aria-label", player.playing ? "Pause" : "Play");
   $("loop").setAttribute("aria-pressed", player.loop);
+  const [begin, end] = [player.begin, player.end].map((sample) => clock(sample / player.rate, 1));
+  setText($("part"), player.part ? `Repeats ${begin} to ${end}.` : "");
   player.mixes.forEach(({ muted, solo }, index) => {
     const row = $("stems").children[index];
     row.querySelector(".mute").setAttribute("aria-pressed", muted);
@@ -219,34 +260,70 @@ function tick() {
   if (player.playing) requestAnimationFrame(tick);
 }
 
-/** Draws the waveforms, all to the scale of the loudest; the cursor is their background. */
+/** Draws the waveforms or spectrograms, all to the scale of the loudest; the cursor is their background. */
 function draw() {
-  const loudest = Math.max(1e-3, ...(job?.stems ?? []).map(({ peaks }) => peaks.loudest));
-  job?.stems.forEach(({ peaks }, index) => {
+  const stems = job?.stems ?? [];
+  const highest = Math.max(1e-3, ...stems.map(({ peaks }) => peaks.loudest));
+  const loudest = Math.max(-60, ...stems.map(({ spectrogram }) => spectrogram.loudest));
+  stems.forEach(({ peaks, spectrogram }, index) => {
     const canvas = $("stems").children[index].querySelector("canvas");
-    const width = (canvas.width = canvas.clientWidth * devicePixelRatio);
-    const height = (canvas.height = 56 * devicePixelRatio);
+    canvas.width = canvas.clientWidth * devicePixelRatio;
+    canvas.height = 56 * devicePixelRatio;
     const context = canvas.getContext("2d");
     context.fillStyle = getComputedStyle(canvas).color;
-    for (let x = 0; x < width; x++) {
-      const from = Math.floor((x * peaks.count) / width), to = Math.max(from + 1, Math.floor(((x + 1) * peaks.count) / width));
-      const high = Math.max(...peaks.high.subarray(from, to)) / loudest;
-      const low = Math.min(...peaks.low.subarray(from, to)) / loudest;
-      context.fillRect(x, (0.5 - high / 2) * height, 1, Math.max(1, ((high - low) / 2) * height));
-    }
+    if (showsSpectrograms) drawSpectrogram(context, spectrogram, loudest);
+    else drawWaveform(context, peaks, highest);
   });
 }
 
-function drawCursors() {
-  const place = `${(100 * player.position) / player.length}%`;
-  for (const canvas of $("stems").querySelectorAll("canvas")) {
-    canvas.style.background = `linear-gradient(90deg, transparent calc(${place} - 1px), currentColor 0 calc(${place} + 1px), transparent 0)`;
+function drawWaveform(context, peaks, highest) {
+  const { width, height } = context.canvas;
+  for (let x = 0; x < width; x++) {
+    const from = Math.floor((x * peaks.count) / width), to = Math.max(from + 1, Math.floor(((x + 1) * peaks.count) / width));
+    const high = Math.max(...peaks.high.subarray(from, to)) / highest;
+    const low = Math.min(...peaks.low.subarray(from, to)) / highest;
+    context.fillRect(x, (0.5 - high / 2) * height, 1, Math.max(1, ((high - low) / 2) * height));
   }
 }
 
-function clock(seconds) {
-  const whole = Math.floor(seconds);
-  return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}`;
+/** The louder, the less transparent: a level of `loudest` in dB is opaque. */
+function drawSpectrogram(context, { levels, count, bands }, loudest) {
+  const { width, height } = context.canvas;
+  const image = new ImageData(count, bands);
+  for (let column = 0; column < count; column++) {
+    for (let band = 0; band < bands; band++) {
+      const opacity = 1 + (levels[column * bands + band] - loudest) / DRAWN_DB;
+      image.data[4 * ((bands - 1 - band) * count + column) + 3] = 255 * Math.max(0, opacity);
+    }
+  }
+  const mask = new OffscreenCanvas(count, bands);
+  mask.getContext("2d").putImageData(image, 0, 0);
+  context.drawImage(mask, 0, 0, width, height);
+  context.globalCompositeOperation = "source-in"; // the colour of the stem where there is anything
+  context.fillRect(0, 0, width, height);
+}
+
+/** Shows where the player is, and the part that it repeats or another one. */
+function drawCursors(part = player.part ?? [0, 0]) {
+  const percent = (sample) => `${(100 * sample) / player.length}%`;
+  const place = percent(player.position);
+  const [begin, end] = part.map(percent).sort((a, b) => parseFloat(a) - parseFloat(b));
+  const shade = "color-mix(in srgb, currentColor 20%, transparent)";
+  const cursor = `transparent calc(${place} - 1px), currentColor 0 calc(${place} + 1px), transparent 0`;
+  for (const canvas of $("stems").querySelectorAll("canvas")) {
+    canvas.style.background =
+      `linear-gradient(90deg, ${cursor}), linear-gradient(90deg, transparent ${begin}, ${shade} 0 ${end}, transparent 0)`;
+  }
+}
+
+function setText(element, text) {
+  if (element.textContent !== text) element.textContent = text; // or screen readers would say it again
+}
+
+function clock(seconds, decimals = 0) {
+  const step = 10 ** decimals;
+  const rounded = Math.floor(seconds * step + 1e-6) / step;
+  return `${Math.floor(rounded / 60)}:${(rounded % 60).toFixed(decimals).padStart(decimals ? 3 + decimals : 2, "0")}`;
 }
 
 async function record() {
@@ -279,7 +356,7 @@ for (const kind of ["dragover", "dragleave", "drop"]) {
   document.addEventListener(kind, (event) => {
     event.preventDefault();
     $("drop").classList.toggle("over", kind === "dragover");
-    if (kind === "drop" && event.dataTransfer.files.length) open(event.dataTransfer.files[0]);
+    if (kind === "drop" && !$("file").disabled && event.dataTransfer.files.length) open(event.dataTransfer.files[0]);
   });
 }
 $("record").onclick = record;
@@ -289,9 +366,13 @@ $("cancel").onclick = () => {
 };
 $("play").onclick = () => (player.playing ? player.pause() : player.play());
 $("seek").oninput = (event) => player.seek(Number(event.target.value) * player.rate);
-$("loop").onclick = () => {
-  player.loop = !player.loop;
-  update();
+$("loop").onclick = () => player.repeat(!player.loop);
+$("loop-from").onclick = () => repeat(player.position, player.end > player.position ? player.end : player.length);
+$("loop-to").onclick = () => repeat(player.begin < player.position ? player.begin : 0, player.position);
+$("spectrograms").onclick = () => {
+  showsSpectrograms = !showsSpectrograms;
+  $("spectrograms").setAttribute("aria-pressed", showsSpectrograms);
+  draw();
 };
 $("zip").onclick = () => {
   const url = URL.createObjectURL(zip(job.stems));
@@ -299,12 +380,13 @@ $("zip").onclick = () => {
   setTimeout(() => URL.revokeObjectURL(url), 60_000);
 };
 document.addEventListener("keydown", (event) => {
-  if (!player || event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input[type=range]")) return;
+  if (!player || event.ctrlKey || event.metaKey || event.altKey) return;
+  const onSlider = event.target.matches("input[type=range]"); // which the arrows move
   const digit = /^Digit([1-9])$/.exec(event.code)?.[1] - 1;
-  if (event.code === "Space" && !event.target.matches("button, a, input, summary")) $("play").click();
-  else if (event.key === "ArrowLeft") player.seek(player.position - SEEK_S * player.rate);
-  else if (event.key === "ArrowRight") player.seek(player.position + SEEK_S * player.rate);
-  else if (event.key.toLowerCase() === "l") $("loop").click();
+  if (event.code === "Space" && !event.target.matches("button, a, input:not([type=range]), summary")) $("play").click();
+  else if (event.key === "ArrowLeft" && !onSlider) player.seek(player.position - SEEK_S * player.rate);
+  else if (event.key === "ArrowRight" && !onSlider) player.seek(player.position + SEEK_S * player.rate);
+  else if (event.key.toLowerCase() in KEYS) $(KEYS[event.key.toLowerCase()]).click();
   else if (digit < player.mixes.length) {
     const [key, value] = event.shiftKey ? ["muted", !player.mixes[digit].muted] : ["solo", !player.mixes[digit].solo];
     player.change(digit, { [key]: value });
@@ -312,6 +394,7 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
 });
 window.addEventListener("resize", draw);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
 
 $("folder-choice").hidden = !window.showDirectoryPicker;
 about.then(({ instruments, sample_rate_hz }) => {

@@ -11,6 +11,7 @@ export class Player extends EventTarget {
     this.rate = recording.sampleRate;
     this.length = recording.nSamples;
     this.playing = this.loop = false;
+    this.part = null; // [begin, end] in samples, which the loop repeats instead of everything
     this.from = 0; // sample that is heard at the time `origin` of the context
     this.mixes = stems.map(() => ({ muted: false, solo: false, volume: 1 }));
   }
@@ -23,7 +24,30 @@ export class Player extends EventTarget {
   get position() {
     if (!this.playing || !this.context) return this.from;
     const played = Math.max(0, this.context.currentTime - this.origin) * this.rate;
-    return Math.min(this.from + Math.round(played), this.scheduled, this.length);
+    return this.place(Math.min(Math.round(played), this.scheduled));
+  }
+
+  /** The sample that is heard when so many have been played. */
+  place(played) {
+    const place = this.from + played;
+    if (!this.loop || place < this.end) return Math.min(place, this.length);
+    return this.begin + ((place - this.end) % (this.end - this.begin));
+  }
+
+  get begin() {
+    return this.part?.[0] ?? 0;
+  }
+
+  get end() {
+    return this.part?.[1] ?? this.length;
+  }
+
+  /** Repeats a part, [begin, end] in samples, or everything; or ends that, and forgets the part. */
+  repeat(loop, part = null) {
+    const position = this.position;
+    this.loop = loop;
+    this.part = loop ? part : null;
+    this.seek(position);
   }
 
   isAudible(index) {
@@ -56,7 +80,6 @@ export class Player extends EventTarget {
       this.applyMixes();
     }
     await this.context.resume();
-    if (this.from >= this.length) this.from = 0;
     this.playing = true;
     this.start();
     this.changed();
@@ -95,7 +118,8 @@ export class Player extends EventTarget {
 
   start() {
     this.silence();
-    this.scheduled = this.from;
+    if (this.from >= (this.loop ? this.end : this.length)) this.from = this.loop ? this.begin : 0;
+    this.scheduled = 0; // samples, counted from `from`
     this.origin = this.context.currentTime + 0.05;
     this.schedule((this.run = {}));
   }
@@ -103,22 +127,20 @@ export class Player extends EventTarget {
   /** Schedules pieces until AHEAD_S of audio lie ahead, again and again. */
   async schedule(run) {
     while (this.run === run) {
-      if (this.scheduled >= this.length) {
+      const begin = this.place(this.scheduled);
+      if (begin >= this.length) {
         if (this.position < this.length) break;
-        this.from = 0;
-        if (!this.loop) return this.pauseAt(0);
-        return this.start();
+        return this.pauseAt(0);
       }
-      const ahead = (this.scheduled - this.from) / this.rate - (this.context.currentTime - this.origin);
-      const end = Math.min(this.length, this.scheduled + PIECE_S * this.rate, this.readable);
-      if (ahead > AHEAD_S || end <= this.scheduled) break;
-      const begin = this.scheduled;
+      const ahead = this.scheduled / this.rate - (this.context.currentTime - this.origin);
+      const end = Math.min(this.loop ? this.end : this.length, begin + PIECE_S * this.rate, this.readable);
+      if (ahead > AHEAD_S || end <= begin) break;
       const pieces = await Promise.all(this.stems.map((stem) => stem.read(begin, end)));
       if (this.run !== run) return;
-      const late = this.context.currentTime - (this.origin + (begin - this.from) / this.rate);
+      const late = this.context.currentTime - (this.origin + this.scheduled / this.rate);
       if (late > 0) this.origin += late + 0.05; // the computation or the disk was slower than the sound
-      pieces.forEach((samples, index) => this.add(samples, index, this.origin + (begin - this.from) / this.rate));
-      this.scheduled = end;
+      pieces.forEach((samples, index) => this.add(samples, index, this.origin + this.scheduled / this.rate));
+      this.scheduled += end - begin;
     }
     if (this.run === run) this.timer = setTimeout(() => this.schedule(run), 100);
   }

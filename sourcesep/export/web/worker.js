@@ -3,7 +3,8 @@
 
 const NEAR = 1e-3; // WebGPU may differ from WebAssembly by this much
 
-let litert, parts, about, flatbuffer, engine;
+let litert, parts, about, flatbuffer, modelChannels;
+let engine; // {model, name, and once it was computed ofSilence}
 let answer = () => {}; // takes the page's answer to the stems of a window
 
 self.onmessage = async ({ data }) => {
@@ -20,6 +21,7 @@ async function load({ threads, accelerator }) {
   if (typeof WebAssembly !== "object") throw new Error("This browser has no WebAssembly. A newer one is needed.");
   parts = { ...(await import("./separation.js")), ...(await import("./recording.js")) };
   [about, flatbuffer] = await Promise.all([fetchFile("model.json", "json"), fetchFile("model.tflite", "arrayBuffer")]);
+  modelChannels = about.channels ?? 1; // 1 in exports of earlier versions, which do not say
   flatbuffer = flatbuffer.slice(0, about.flatbuffer_bytes); // its description follows
   await checkModel();
   const folder = new URL("litert/", self.location.href).href;
@@ -52,9 +54,12 @@ async function checkModel() {
   if (damaged) throw new Error("The model is damaged (its checksum is wrong). Reload the page, or export it again.");
 }
 
-/** Returns the stems of a window, interleaved [time, stem]. */
-async function forward(model, samples) {
-  const input = new litert.Tensor(samples, [1, samples.length, 1]);
+/** Returns the stems of a window, interleaved [time, channel * stem], from as many channels as the model has. */
+async function forward(model, channels) {
+  const nChannels = channels.length, nSamples = channels[0].length;
+  const samples = new Float32Array(nSamples * nChannels);
+  channels.forEach((channel, at) => channel.forEach((sample, i) => (samples[i * nChannels + at] = sample)));
+  const input = new litert.Tensor(samples, [1, nSamples, nChannels]);
   const [output] = await model.run([input]);
   const stems = (await output.data()).slice();
   input.delete();
@@ -62,9 +67,17 @@ async function forward(model, samples) {
   return stems;
 }
 
+/** The same, for windows of a recording: digital silence always gives the same stems, which are computed once. */
+async function forwardOnce(channels) {
+  if (channels.some((samples) => samples.some((sample) => sample !== 0))) return forward(engine.model, channels);
+  engine.ofSilence ??= await forward(engine.model, channels);
+  return engine.ofSilence;
+}
+
 /** Changes to WebGPU if it runs the whole model, computes the same as WebAssembly, and is faster. */
 async function tryWebGpu() {
-  const noise = Float32Array.from({ length: about.window_samples }, (_, i) => 0.2 * Math.sin(i * i));
+  const channel = Float32Array.from({ length: about.window_samples }, (_, i) => 0.2 * Math.sin(i * i));
+  const noise = Array(modelChannels).fill(channel);
   const model = await compile("webgpu");
   const began = performance.now();
   const expected = await forward(engine.model, noise);
@@ -106,17 +119,30 @@ async function separate({ recording }) {
     return (await answered) === "next";
   };
 
+  /** Returns the kept part of one output of the model, the mean over some of its columns. */
+  const keep = (output, { first, last }, columns) => {
+    const nColumns = modelChannels * nStems;
+    const kept = new Float32Array(last - first);
+    for (const column of columns) {
+      for (let i = 0; i < kept.length; i++) kept[i] += output[(first + i) * nColumns + column] / columns.length;
+    }
+    if (kept.length && !Number.isFinite(kept.reduce((sum, value) => sum + value, 0))) {
+      throw new Error("The model computes values that are not finite numbers. Is the recording damaged?");
+    }
+    return kept;
+  };
+
+  // As the Separator in Python: a model of two channels separates two channels as one recording; any other recording
+  // goes through it channel by channel, each on both of its own, and the stem is the mean of its two outputs.
+  const isWhole = nChannels === modelChannels;
   const apply = async (window) => {
     const columns = [];
-    for (const samples of window.samples) {
-      const output = await forward(engine.model, samples);
-      for (let stem = 0; stem < nStems; stem++) {
-        const column = new Float32Array(window.last - window.first);
-        for (let i = 0; i < column.length; i++) column[i] = output[(window.first + i) * nStems + stem];
-        if (column.length && !Number.isFinite(column.reduce((sum, value) => sum + value, 0))) {
-          throw new Error("The model computes values that are not finite numbers. Is the recording damaged?");
-        }
-        columns.push(column);
+    const inputs = isWhole ? [window.samples] : window.samples.map((samples) => Array(modelChannels).fill(samples));
+    for (const input of inputs) {
+      const output = await forwardOnce(input);
+      for (let at = 0; at < (isWhole ? modelChannels : 1) * nStems; at++) {
+        const averaged = isWhole ? [at] : Array.from({ length: modelChannels }, (_, channel) => channel * nStems + at);
+        columns.push(keep(output, window, averaged));
       }
     }
     return send(back.push(columns));
@@ -141,7 +167,7 @@ async function separate({ recording }) {
 
 function explain(error) {
   const message = String(error?.message ?? error);
-  return /memory|allocat/i.test(message)
+  return /memory|alloc|OOM/i.test(message)
     ? `There is too little memory (${message}). Close other tabs, or separate a shorter recording.`
     : message;
 }

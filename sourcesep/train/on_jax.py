@@ -1,0 +1,407 @@
+"""Training on one device by Keras' JAX backend, without TensorFlow: `KERAS_BACKEND=jax python train.py`.
+
+Chunks wait in a pool in the memory of the device, from which each step draws its batch: however often a chunk is used,
+it is sent there once.
+"""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import queue
+import threading
+import time
+import zipfile
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from absl import logging
+
+from data_gen import InputError
+from data_gen.files import replacing
+from data_gen.workers import Visits
+from sourcesep import sources
+from sourcesep.cluster import is_cluster
+from sourcesep.config import Config
+from sourcesep.interruption import Interruption
+from sourcesep.run_dir import RunDir
+from sourcesep.train.augmentation import augment, n_draws
+from sourcesep.train.losses import make_loss
+from sourcesep.train.model import build_model, load_start_weights
+from sourcesep.train.schedule import MAX_SKIPPED, Guard, learning_rate_at, make_optimizer
+
+CHECKPOINT = "jax.npz"  # in the run's folder of checkpoints
+BFLOAT16_CAPABILITY = 8.0  # CUDA compute capability from which NVIDIA GPUs compute in bfloat16 (Ampere)
+READY_BLOCKS = 4  # blocks that wait for a place in the pool
+AHEAD = 2  # steps that the device is given before the loss of the first of them is read
+LOG_S = 15.0  # time between two lines of the log, in seconds
+
+Array = Any  # of JAX
+Arrays = tuple[list[Array], ...]  # values of the trainable, the other, and the optimizer's variables
+
+
+class Trained(NamedTuple):
+    """How a call of `train` ended.
+
+    Attributes:
+        step: the last step made.
+        loss: its loss, smoothed; None if no step was made.
+        step_s: mean seconds of a step of this call, without the compilation.
+        wait_share: share of that time in which training waited for chunks.
+        rendered_s: seconds of audio in the chunks that this call received.
+        n_uses: how often each of them was used, on average.
+        interrupted: whether Ctrl-C or SIGTERM ended it.
+    """
+
+    step: int
+    loss: float | None
+    step_s: float
+    wait_share: float
+    rendered_s: float
+    n_uses: float
+    interrupted: bool
+
+
+def train(config: Config, run_dir: str, workers: Visits | None = None) -> Trained:
+    """Trains a model, or resumes its run, until the steps or the minutes of the Config are reached.
+
+    There is no validation: the weights saved are the last ones, averaged if the Config says so. With --chunk_reuse=auto
+    training does not wait: chunks are used again until others take their places. Ctrl-C (SIGINT) and SIGTERM end it
+    after the current step; everything is saved.
+
+    Args:
+        config: the run's Config.
+        run_dir: folder of the run.
+        workers: from `sources.start_workers(config)`, which is called if they are not given.
+
+    Raises InputError for what this backend does not train; if a checkpoint is damaged; if there are no chunks; if
+    training diverges; if the folder cannot be written.
+    """
+    if config.conditioning != "none" or config.strategy == "mirrored" or is_cluster(config) or not config.max_steps:
+        raise InputError(
+            "KERAS_BACKEND=jax: trains without --conditioning, on one device, and makes no dry run (--steps=0); "
+            "TensorFlow does all of this"
+        )
+    run = RunDir(run_dir)
+    if any(run.checkpoints.glob("step-*")):
+        raise InputError(f"{run_dir}: a run of TensorFlow; continue it without KERAS_BACKEND=jax")
+    with workers or sources.start_workers(config) as workers, run.locked():
+        return Trainer(config, run, workers).run()
+
+
+class Trainer:
+    """One run: builds or restores the model, makes steps and saves. Arguments and errors are those of `train`."""
+
+    def __init__(self, config: Config, run_dir: RunDir, workers: Visits) -> None:
+        self._config, self._run_dir, self._workers = config, run_dir, workers
+        self._model = build_model(config, _dtype_policy(config.mixed_precision))
+        self._optimizer = make_optimizer(config, config.learning_rate)
+        self._optimizer.build(self._model.trainable_variables)
+        self._step, self._trained_s = 0, 0.0
+        self._checkpoint = run_dir.checkpoints / CHECKPOINT
+        run_dir.create_or_resume(config)
+        if self._checkpoint.exists():
+            self._restore()
+        elif config.start_from:
+            load_start_weights(config, self._model)
+        self._guard = Guard()
+        self._rng = np.random.default_rng([config.seed, self._step])
+        self._first_step, self._waited_s = self._step, 0.0
+
+    @property
+    def _variables(self) -> tuple[list[keras.Variable], ...]:
+        return self._model.trainable_variables, self._model.non_trainable_variables, self._optimizer.variables
+
+    def run(self) -> Trained:
+        """Trains to the end, or until it is interrupted."""
+        import jax
+
+        # Copies, since a step takes over the memory of what it is given.
+        state = jax.tree.map(lambda variable: jax.numpy.array(variable.value), self._variables)
+        pool = Pool(self._workers, self._config)
+        with pool, Interruption() as interruption:
+            step = self._compile(state, pool, interruption)
+            began_s = time.monotonic()
+            if step:
+                self._make_steps(step, state, pool, interruption)
+            seconds = time.monotonic() - began_s
+        if pool.failure:
+            raise pool.failure
+        n_steps = self._step - self._first_step
+        return Trained(
+            step=self._step,
+            loss=self._guard.smoothed,
+            step_s=seconds / max(1, n_steps),
+            wait_share=self._waited_s / max(1e-9, seconds),
+            rendered_s=pool.rendered_s,
+            n_uses=n_steps / max(1, pool.n_received),
+            interrupted=interruption.stop_requested,
+        )
+
+    def _compile(self, state: Arrays, pool: Pool, interruption: Interruption) -> Callable | None:
+        """Returns the step, compiled while the pool fills; None if there is nothing to do."""
+        import jax
+
+        if self._progress() >= 1.0:
+            return None
+        step = jax.jit(make_step(self._model, self._optimizer, self._config), donate_argnums=0)
+        shapes = jax.eval_shape(lambda *arguments: arguments, state, pool.arrays, *self._draw(pool))
+        with concurrent.futures.ThreadPoolExecutor(1) as executor:
+            compiling = executor.submit(lambda: step.lower(*shapes).compile())
+            while not compiling.done() or not pool.n_received:
+                if pool.is_full:
+                    concurrent.futures.wait([compiling], 0.1)
+                else:
+                    pool.receive(wait_s=0.1)
+                if interruption.stop_requested or pool.has_ended:
+                    return None
+            return compiling.result()
+
+    def _make_steps(self, step: Callable, state: Arrays, pool: Pool, interruption: Interruption) -> None:
+        config = self._config
+        max_uses = np.inf if config.reuse == "auto" else int(config.reuse)
+        in_flight: collections.deque[Array] = collections.deque()
+        trained_before_s, began_s = self._trained_s, time.monotonic()
+        logged_s = saved_s = began_s
+        while self._progress() < 1.0 and not interruption.stop_requested and not pool.has_ended:
+            step_began_s = time.monotonic()
+            pool.receive(wait_s=0.0)
+            while self._step - self._first_step >= max_uses * pool.n_received and not interruption.stop_requested:
+                if not pool.receive(wait_s=0.1) and pool.has_ended:
+                    break
+            self._waited_s += time.monotonic() - step_began_s
+
+            state, outcome = step(state, pool.arrays, *self._draw(pool))
+            self._step += 1
+            in_flight.append(outcome)
+            if len(in_flight) > AHEAD:
+                self._record(in_flight.popleft())
+            now_s = time.monotonic()
+            self._trained_s = trained_before_s + now_s - began_s
+            if now_s - logged_s > LOG_S:
+                logged_s = now_s
+                self._log(pool, now_s - began_s)
+            if now_s - saved_s > 60 * config.checkpoint_minutes:
+                self._save(state)
+                saved_s = time.monotonic()
+        for outcome in in_flight:
+            self._record(outcome)
+        if self._step > self._first_step:
+            self._save(state)
+
+    def _draw(self, pool: Pool) -> tuple[Any, ...]:
+        """Returns what the next step is given beside the state and the pool; see `make_step`."""
+        batch = self._config.batch_size
+        chunks = self._rng.choice(max(batch, pool.n_filled), batch, replace=False).astype(np.int32)
+        draws = self._rng.random((batch, n_draws(len(self._config.stem_names))), np.float32)
+        rate = np.float32(learning_rate_at(self._config, self._progress()))
+        return chunks, draws, rate, np.float32(self._guard.limit)
+
+    def _progress(self) -> float:
+        """Returns the share of the training that is done, by steps or by time, whichever is greater."""
+        by_time = self._trained_s / (60 * self._config.minutes) if self._config.minutes else 0.0
+        return max(by_time, self._step / self._config.max_steps)
+
+    def _record(self, outcome: Array) -> None:
+        """Waits for a step and records it. Raises InputError after many steps in a row without an update."""
+        loss, norm, taken = np.asarray(outcome).tolist()
+        self._guard.record(loss, bool(taken))
+        if not taken:
+            logging.warning(
+                "about step %d: loss %.4g, gradient norm %.4g: this update is skipped", self._step, loss, norm
+            )
+        if self._guard.skipped == MAX_SKIPPED:
+            raise InputError(
+                f"training diverged: {MAX_SKIPPED} updates in a row were skipped, the last at step {self._step}. Lower "
+                "--learning_rate or set --clip_norm=1, and repeat the command"
+            )
+
+    def _log(self, pool: Pool, seconds: float) -> None:
+        n_steps = self._step - self._first_step
+        logging.info(
+            "step %d: loss %.5f; %.4f s per step, %.0f %% of it waiting; %.0f s of audio rendered, used %.1f times",
+            self._step,
+            self._guard.smoothed if self._guard.smoothed is not None else np.nan,
+            seconds / n_steps,
+            100 * self._waited_s / seconds,
+            pool.rendered_s,
+            n_steps / pool.n_received,
+        )
+
+    def _save(self, state: Arrays) -> None:
+        """Writes a checkpoint, and the weights to use. Raises InputError if they cannot be written."""
+        values = [np.asarray(value) for some in state for value in some]
+        facts = {"step": self._step, "trained_s": self._trained_s, "next_visit": self._workers.next_visit}
+        try:
+            self._checkpoint.parent.mkdir(exist_ok=True)
+            with replacing(self._checkpoint) as partial:
+                np.savez(partial, **facts, **{f"value{i}": value for i, value in enumerate(values)})
+        except OSError as error:
+            raise InputError(f"{self._checkpoint}: cannot write a checkpoint ({error.strerror})") from error
+        self._assign(values)
+        self._optimizer.finalize_variable_values(self._model.trainable_variables)  # gives the model its averages
+        self._run_dir.save_weights(self._model)
+
+    def _restore(self) -> None:
+        """Restores what `_save` has saved. Raises InputError if it cannot be read."""
+        try:
+            with np.load(self._checkpoint) as saved:
+                self._assign([saved[f"value{i}"] for i in range(len(saved.files) - 3)])
+                self._step, self._trained_s = int(saved["step"]), float(saved["trained_s"])
+                self._workers.next_visit = int(saved["next_visit"])
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise InputError(f"{self._checkpoint}: damaged ({error}); start again with another --run_dir") from error
+        logging.info("%s: resuming after step %d", self._run_dir.path, self._step)
+
+    def _assign(self, values: list[np.ndarray]) -> None:
+        variables = [variable for some in self._variables for variable in some]
+        if len(values) != len(variables):
+            raise ValueError(f"{len(values)} variables for {len(variables)}")
+        for variable, value in zip(variables, values):
+            variable.assign(value)
+
+
+class Pool:
+    """Chunks on the device: a thread reads visits; what was received last takes the place of what came first.
+
+    Use it as a context manager: leaving it ends the thread and the visits.
+
+    Args:
+        visits: where the chunks come from.
+        config: its sizes are used; chunks are received in blocks of one batch.
+
+    Attributes:
+        arrays: mixtures float32 [chunk, time, channel] and stems float32 [chunk, time, channel * target].
+        n_received: number of blocks received.
+        n_filled: chunks in the pool.
+        failure: the error that ended the visits; None so far.
+    """
+
+    def __init__(self, visits: Visits, config: Config) -> None:
+        import jax
+
+        self._visits, self._block_size = visits, config.batch_size
+        self._block_s = config.batch_size * config.chunk_ms / 1_000
+        self._size = max(1, config.pool_chunks // config.batch_size) * config.batch_size
+        shape, n_columns = (self._size, visits.chunker.time_samples), config.channels * len(config.stem_names)
+        self.arrays = tuple(jax.numpy.zeros((*shape, n)) for n in (config.channels, n_columns))
+        self.n_received = self.n_filled = 0
+        self.failure: Exception | None = None
+        update = jax.lax.dynamic_update_slice_in_dim
+        self._update = jax.jit(
+            lambda arrays, block, first: tuple(update(*both, first, axis=0) for both in zip(arrays, block)),
+            donate_argnums=0,
+        )
+        self._ready: queue.Queue[tuple[Array, ...]] = queue.Queue(READY_BLOCKS)
+        self._thread = threading.Thread(target=self._read, daemon=True)
+
+    def __enter__(self) -> Pool:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._visits.close()
+        while self._thread.is_alive():  # it may wait for a place in the queue
+            self._take(wait_s=0.1)
+
+    @property
+    def rendered_s(self) -> float:
+        """Seconds of audio received."""
+        return self.n_received * self._block_s
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the next block will take the place of another."""
+        return self.n_filled == self._size
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether no more chunks will come."""
+        return not self._thread.is_alive() and self._ready.empty()
+
+    def receive(self, wait_s: float) -> bool:
+        """Puts a block into the pool, if there is one within this time, and returns whether there was one."""
+        block = self._take(wait_s)
+        if block is None:
+            return False
+        self.arrays = self._update(self.arrays, block, self.n_received * self._block_size % self._size)
+        self.n_received += 1
+        self.n_filled = min(self._size, self.n_received * self._block_size)
+        return True
+
+    def _take(self, wait_s: float) -> tuple[Array, ...] | None:
+        try:
+            return self._ready.get(wait_s > 0, wait_s)
+        except queue.Empty:
+            return None
+
+    def _read(self) -> None:
+        import jax
+
+        waiting: list[tuple[np.ndarray, np.ndarray]] = []
+        n_waiting = 0
+        try:
+            for visit in self._visits:
+                waiting.append((visit.mixture, visit.stems))
+                n_waiting += len(visit.mixture)
+                while n_waiting >= self._block_size:
+                    both = [np.concatenate(parts) for parts in zip(*waiting)]
+                    self._ready.put(tuple(jax.device_put([part[: self._block_size] for part in both])))
+                    waiting = [(both[0][self._block_size :], both[1][self._block_size :])]
+                    n_waiting -= self._block_size
+        except Exception as error:  # raised where training ends
+            self.failure = error
+
+
+def make_step(model: keras.Model, optimizer: keras.optimizers.Optimizer, config: Config) -> Callable:
+    """Returns a training step as a pure function, to be compiled.
+
+    It takes the values of the variables; the arrays of a Pool; which chunks of it to use, int32 [batch]; random numbers
+    for `augment`; the learning rate; the loss above which no update is made. It returns the new values of the
+    variables, and [loss, gradient norm, whether the update was made] as float32.
+    """
+    import jax
+    from jax import numpy as jnp
+
+    loss_function = make_loss(config.loss, config.channels)
+    names = [variable.path.rpartition("/")[2] for variable in optimizer.variables]
+
+    def step(
+        state: Arrays, pool: tuple[Array, Array], chunks: Array, draws: Array, rate: Array, limit: Array
+    ) -> tuple[Arrays, Array]:
+        trainable, others, of_optimizer = state
+        mixture, stems = (jnp.take(part, chunks, axis=0) for part in pool)
+        mixture, stems = augment(mixture, stems, config.remix, config.drop, draws)
+        inner = slice(config.context_samples, mixture.shape[1] - config.context_samples)
+
+        def loss_of(trainable: list[Array]) -> tuple[Array, list[Array]]:
+            estimates, new_others = model.stateless_call(trainable, others, mixture, training=True)
+            return loss_function(stems[:, inner], estimates[:, inner]), new_others
+
+        (loss, new_others), gradients = jax.value_and_grad(loss_of, has_aux=True)(trainable)
+        norm = jnp.sqrt(sum(jnp.sum(jnp.square(gradient)) for gradient in gradients))
+        if config.clip_norm:
+            gradients = [gradient * (config.clip_norm / jnp.maximum(norm, config.clip_norm)) for gradient in gradients]
+        at_rate = [rate if name == "learning_rate" else value for name, value in zip(names, of_optimizer)]
+        updated, new_of_optimizer = optimizer.stateless_apply(at_rate, gradients, trainable)
+        taken = jnp.isfinite(loss) & jnp.isfinite(norm) & (loss <= limit)
+        new_state = jax.tree.map(
+            lambda new, old: jnp.where(taken, new, old), (updated, new_others, new_of_optimizer), state
+        )
+        return new_state, jnp.stack([loss, norm, taken.astype(jnp.float32)])
+
+    return step
+
+
+def _dtype_policy(mixed_precision: str) -> str:
+    """Returns the Keras dtype policy for `--mixed_precision`; "auto" gives bfloat16 on GPUs that compute in it."""
+    import jax
+
+    device = jax.local_devices()[0]
+    computes_in_bfloat16 = (
+        device.platform == "gpu" and float(getattr(device, "compute_capability", 0.0)) >= BFLOAT16_CAPABILITY
+    )
+    has_bfloat16 = computes_in_bfloat16 if mixed_precision == "auto" else mixed_precision == "bfloat16"
+    return "mixed_bfloat16" if has_bfloat16 else "float32"

@@ -1,0 +1,85 @@
+"""How weights are changed, on every backend of Keras: the learning rate, the optimizer, which updates are left out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from sourcesep.config import Config
+
+WARM_UP = 0.05  # share of the training in which the cosine schedule rises to the full learning rate
+SPIKE = 10.0  # a loss above this many times the smoothed loss is a spike
+SMOOTHING = 0.98  # decay per step of the smoothed loss, which is shown and which spikes are compared with
+SETTLING_STEPS = 20  # steps before the smoothed loss is a fair comparison
+MAX_SKIPPED = 20  # skipped updates in a row after which training counts as diverged
+
+
+class Guard:
+    """Rejects updates whose loss or gradient is not finite, or whose loss is far above those before it.
+
+    Attributes:
+        smoothed: the loss, averaged over about fifty steps; None before the first step.
+        skipped: updates rejected in a row.
+    """
+
+    def __init__(self) -> None:
+        self.smoothed: float | None = None
+        self.skipped = 0
+        self._n_accepted = 0
+
+    @property
+    def limit(self) -> float:
+        """The loss above which an update is rejected."""
+        if self.smoothed is None or self._n_accepted < SETTLING_STEPS:
+            return math.inf
+        return self.smoothed + (SPIKE - 1) * abs(self.smoothed)  # a loss with a difference may be negative
+
+    def check_and_record(self, loss: float, gradient_norm: float) -> bool:
+        """Records a step and returns whether to update the weights."""
+        taken = math.isfinite(loss) and math.isfinite(gradient_norm) and loss <= self.limit
+        self.record(loss, taken)
+        return taken
+
+    def record(self, loss: float, taken: bool) -> None:
+        """Records a step whose update was made, or not."""
+        if not taken:
+            self.skipped += 1
+            return
+        self.skipped = 0
+        self._n_accepted += 1
+        self.smoothed = loss if self.smoothed is None else SMOOTHING * self.smoothed + (1 - SMOOTHING) * loss
+
+
+def learning_rate_at(config: Config, progress: float) -> float:
+    """Returns the learning rate when a share `progress` of the training is done, 0 to 1.
+
+    With the cosine schedule (Loshchilov & Hutter 2017, "SGDR") it rises linearly from 0 during the first WARM_UP, then
+    falls to 0 along half a cosine.
+    """
+    if config.schedule == "constant":
+        return config.learning_rate
+    progress = min(progress, 1.0)
+    if progress < WARM_UP:
+        return config.learning_rate * progress / WARM_UP
+    return config.learning_rate * 0.5 * (1.0 + math.cos(math.pi * (progress - WARM_UP) / (1.0 - WARM_UP)))
+
+
+def make_optimizer(config: Config, learning_rate: float | Callable[[], Any]) -> keras.optimizers.Optimizer:
+    """Returns Adam (Kingma & Ba 2015), with decoupled weight decay (Loshchilov & Hutter 2019) and averaging if set.
+
+    Args:
+        config: the run's Config.
+        learning_rate: what the optimizer holds as a variable; or a function that is called at every step.
+    """
+    optimizer = keras.optimizers.Adam(
+        learning_rate,
+        weight_decay=config.weight_decay or None,
+        use_ema=config.average > 0,
+        ema_momentum=config.average,
+    )
+    if config.weight_decay:
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return optimizer
