@@ -25,10 +25,11 @@ train: $(VENV)/installed
 test: $(VENV)/installed
 	$(VENV)/bin/python -m pytest $(TESTS)
 
-# Every model exported, saved and loaded; a run and its resumption; the exported model behind KServe.
+# Every model in every format; the model in the package; a run and its resumption.
 test-latest:
 	$(MAKE) --no-print-directory test VENV=.venv-latest EXTRAS=latest,dev \
-		TESTS="tests/test_exporting.py tests/test_serving.py tests/test_pretrained.py \
+		TESTS="tests/test_exporting.py::test_every_model_computes_in_every_format_what_keras_computes \
+		tests/test_pretrained.py \
 		tests/test_training.py::test_a_run_leaves_a_config_a_checkpoint_weights_and_tensorboard_events \
 		tests/test_training.py::test_a_resumed_run_goes_on_where_it_stood"
 

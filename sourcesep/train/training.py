@@ -287,10 +287,11 @@ class Trainer:
         """Returns a bar over the steps, or over the seconds where --minutes bounds the run."""
         style: dict[str, Any] = {"dynamic_ncols": True, "disable": not self._is_chief}
         if self._config.minutes:
+            total_s = round(60 * self._config.minutes)  # {total} of tqdm is nothing once the time is over
             return tqdm(
-                total=round(60 * self._config.minutes),
+                total=total_s,
                 initial=round(self._state.trained_s),
-                bar_format="{l_bar}{bar}| {n:.0f} of {total:.0f} s{postfix}",
+                bar_format=f"{{l_bar}}{{bar}}| {{n:.0f}} of {total_s} s{{postfix}}",
                 **style,
             )
         return tqdm(total=self._config.max_steps, initial=self._state.step, unit="step", **style)
