@@ -53,12 +53,15 @@ _VIBRATO_FROM_S = 0.15  # a vowel has been held this long when vibrato sets in
 def make_voices(folder: str | os.PathLike[str], count: int, seed: int) -> list[pathlib.Path]:
     """Writes `count` recordings of about 10 s into a folder, named by number, language, voice and what they do.
 
-    Raises InputError if espeak-ng is not installed or lacks a language.
+    Raises InputError if espeak-ng is not installed or lacks a language, or the folder cannot be made.
     """
     if not shutil.which(PROGRAM):
         raise InputError(f"{PROGRAM} is not installed: on Debian and Ubuntu, apt-get install {PROGRAM}")
     folder = pathlib.Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot make this folder ({error.strerror})") from None
     paths = []
     for number in tqdm(range(count), desc="voices", unit="file"):
         rng = np.random.default_rng([seed, number])

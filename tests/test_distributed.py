@@ -107,7 +107,7 @@ def wait_for_step(run_dir, step, processes):
 
 
 def test_a_machine_killed_and_started_again_brings_the_run_back_from_its_checkpoint(config, tmp_path):
-    config = dataclasses.replace(config, steps=1_000_000, checkpoint_minutes=0.0, average=0.9, validate_every=0)
+    config = dataclasses.replace(config, steps=1_000_000, checkpoint_minutes=0.0, average=0.9, validate_every=10)
     flags = as_flags(config)
     configs = cluster()
     machines = [machine_of(tf_config, tmp_path / "run", flags) for tf_config in configs]

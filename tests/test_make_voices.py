@@ -87,3 +87,9 @@ def test_without_espeak_one_line_says_what_to_install(monkeypatch, tmp_path):
     with pytest.raises(InputError, match="espeak-ng is not installed: on Debian and Ubuntu, apt-get install espeak-ng"):
         make_voices.make_voices(tmp_path / "voices", 1, seed=0)
     assert not (tmp_path / "voices").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=f"{tmp_path}/file: cannot make this folder"):
+        make_voices.make_voices(tmp_path / "file", 1, seed=0)

@@ -164,7 +164,10 @@ def test_output_losses_and_augmentation_are_those_of_tensorflow_and_a_step_learn
     assert np.isnan(found["nan"][0]) and found["nan"][2] == found["spike"][2] == 0
 
 
-@pytest.mark.parametrize("changes", [{"conditioning": "binary"}, {"strategy": "mirrored"}, {"steps": 0}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"conditioning": "binary"}, {"strategy": "mirrored"}, {"steps": 0}, {"validate_soundfonts": ("x.sf2",)}],
+)
 def test_what_is_trained_on_tensorflow_only_is_refused(small, tmp_path, changes):
     with pytest.raises(InputError, match="TensorFlow does"):
         on_jax.train(change(small, **changes), str(tmp_path / "run"))

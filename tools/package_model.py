@@ -97,6 +97,9 @@ the best that a mask on the spectrogram can do, computed from the true stems. Fr
 
 ## Sounds
 
+Those of FreePats, Karoryfer Samples, AKAI, the Virtual Playing Orchestra, Lars Muldjord and SamsSonor (the folder
+fonts_v1) were made from SFZ libraries with data_gen.make_soundfont.
+
 {sounds}
 
 {commands}"""
@@ -234,6 +237,13 @@ def pack_tflite(run: RunDir, target: pathlib.Path) -> None:
         raise InputError(f"{target}: only within {close_db:.1f} dB of the weights; look for numbers that float16 lacks")
 
 
+def _read_scores(path: pathlib.Path) -> dict[str, Any]:
+    """Reads the metrics.json of an evaluation. Raises InputError if there is none."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; evaluate.py writes it")
+    return json.loads(path.read_text())
+
+
 def main(_) -> int:
     """Writes the folder of the model in the package; returns the exit status."""
     run = RunDir(flags.FLAGS.run_dir)
@@ -241,7 +251,7 @@ def main(_) -> int:
         config = run.config()
         run.check_weights()
         folders = flags.FLAGS.evaluations or [run.path / "evaluation"]
-        scored = [json.loads(pathlib.Path(folder, "metrics.json").read_text()) for folder in folders]
+        scored = [_read_scores(pathlib.Path(folder, "metrics.json")) for folder in folders]
         card = make_card(config, run, scored, (PRETRAINED / "README.md").read_text())
         with replacing(RunDir(PRETRAINED).weights) as partial:
             pack_weights(run.weights, partial)

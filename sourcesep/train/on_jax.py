@@ -84,6 +84,11 @@ def train(config: Config, run_dir: str, workers: Visits | None = None) -> Traine
             "KERAS_BACKEND=jax: trains without --conditioning, on one device, and makes no dry run (--steps=0); "
             "TensorFlow does all of this"
         )
+    if config.validate_soundfonts or config.validate_stems_dir or config.patience:
+        raise InputError(
+            "KERAS_BACKEND=jax: training does not validate: leave out --validate_soundfonts, --validate_stems_dir and "
+            "--patience; TensorFlow does this"
+        )
     run = RunDir(run_dir)
     if any(run.checkpoints.glob("step-*")):
         raise InputError(f"{run_dir}: a run of TensorFlow; continue it without KERAS_BACKEND=jax")
