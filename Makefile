@@ -52,10 +52,13 @@ lint: $(VENV)/installed
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-# The virtual environment, and where apt can install it the FluidSynth library with a full SoundFont.
+# The virtual environment, by uv in a third of the time of pip, which takes over where uv finds no packages; and where
+# apt can install it the FluidSynth library with a full SoundFont.
 $(VENV)/installed: setup.py
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --editable '.[$(EXTRAS)]'
+	$(VENV)/bin/python -m pip install --quiet uv
+	$(VENV)/bin/uv pip install --quiet --compile-bytecode --python $(VENV)/bin/python --editable '.[$(EXTRAS)]' \
+		|| $(VENV)/bin/python -m pip install --quiet --editable '.[$(EXTRAS)]'
 	@$(VENV)/bin/python -c 'import fluidsynth' 2>/dev/null || $(MAKE) --no-print-directory libfluidsynth
 	touch $@
 

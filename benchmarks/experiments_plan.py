@@ -89,6 +89,19 @@ EFFECTS = (
     *("--vary_equaliser=0.4", "--vary_compression=0.2", "--vary_saturation=0.2", "--vary_room=0.3"),
     *("--vary_bandwidth=0.15", "--vary_noise=0.2", "--vary_master=0.3"),
 )
+# The stems of the model in the package, from random weights, an hour of one core.
+FROM_RANDOM = (
+    *("--instruments=drums,piano,strings:40-44+48-51,bass,rest:8-31+45-47+52-127", "--other", "--require=any"),
+    *("--targets=drums,piano,strings,bass", "--sample_rate=16000", "--chunk_ms=2048", "--chunks_per_piece=6"),
+    *("--pool_chunks=400", "--reuse=2", "--remix=0.5", "--drop=0.1", "--batch_size=2", "--loss=nmse+0.1*shares"),
+    *("--learning_rate=1e-3", "--schedule=cosine", "--average=0.999", "--mixed_precision=float32", "--workers=1"),
+    *("--validate_every=0", "--vary_timbre=0.3", *EFFECTS),
+)
+PACKAGED = ("--stacks=2", "--blocks=6", "--filters=192", "--encoder_filters=512", "--encoder_stride=128")
+NETWORKS = {
+    "tasnet": ("--model=tasnet", *PACKAGED, "--constant_q", "--mask=softmax"),
+    "bandnet": ("--model=bandnet",),
+}
 
 
 def experiments(more_soundfonts: str) -> dict[str, Experiment]:
@@ -154,6 +167,17 @@ def experiments(more_soundfonts: str) -> dict[str, Experiment]:
                     None,
                 ),
             ),
+            measure="gain_over_constant_db",
+        ),
+        "networks": Experiment(
+            "The network of the package, or bandnet",
+            "Which network separates five stems better after an hour of one core, from random weights, with several "
+            "SoundFonts and effects?",
+            tuple(
+                Variant(name, (*FROM_RANDOM, *own, "--minutes=60", f"--soundfonts={more_soundfonts}"), None)
+                for name, own in NETWORKS.items()
+            ),
+            (0, 1),
             measure="gain_over_constant_db",
         ),
         "corpus": Experiment(

@@ -16,6 +16,7 @@ from sourcesep.config import Config
 from sourcesep.export.exporting import export
 from sourcesep.models import MODELS, build, constant_q, unconditioned
 from sourcesep.models.__main__ import HEADINGS, describe, markdown, read_flags
+from sourcesep.models.layers import Conv1D
 from sourcesep.models.receptive_field import gflop_per_s, receptive_field
 from sourcesep.run_dir import RunDir
 from sourcesep.separate.separation import Separator
@@ -344,6 +345,26 @@ def test_consistency_shares_what_is_missing_evenly(config):
     stems = without(mixture).numpy()
     missing = mixture - stems.sum(axis=2, keepdims=True)
     np.testing.assert_allclose(corrected(mixture), stems + missing / 2, atol=1e-6)
+
+
+@pytest.mark.parametrize("dilation", [4, 16, 256])
+def test_a_dilated_convolution_gives_in_training_what_it_gives_otherwise_and_has_the_gradient_of_keras(dilation):
+    options = {"padding": "same", "dilation_rate": dilation, "activation": "relu", "bias_initializer": "ones"}
+    ours, of_keras = Conv1D(4, 3, **options), keras.layers.Conv1D(4, 3, **options)
+    inputs = tf.random.stateless_normal((2, 100, 5), seed=(1, 2))
+    of_keras.build(inputs.shape)
+    ours.build(inputs.shape)
+    ours.set_weights(of_keras.get_weights())
+    results = []
+    for layer, in_training in ((ours, True), (of_keras, True), (ours, False)):
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            outputs = layer(inputs, training=in_training) if layer is ours else layer(inputs)
+            energy = tf.reduce_sum(outputs**2)
+        results.append([outputs, *tape.gradient(energy, [inputs, layer.kernel.value, layer.bias.value])])
+    for other in results[1:]:
+        for value, expected in zip(results[0], other):
+            np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_upsampling_puts_the_mean_or_what_it_learned_between_two_samples():

@@ -12,6 +12,8 @@ from keras import KerasTensor, layers, ops
 
 from sourcesep.models.reach import Reach, pointwise
 
+MIN_DILATION = 8  # dilation from which Conv1D computes a product when training
+
 Tensor = Any  # of any Keras backend
 Shape = tuple[Any, ...]  # of a tensor: each axis an int, or None where it varies
 
@@ -52,6 +54,33 @@ class SecondHalf(layers.Layer):
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape[:2], input_shape[2] - input_shape[2] // 2)
+
+
+class Conv1D(layers.Conv1D):
+    """Conv1D of Keras with an odd kernel and padding "same", faster in training where the dilation is large.
+
+    TensorFlow divides the input by the remainder of time and dilation before it computes the gradient of a convolution.
+    With 192 channels and 256 frames that takes two and a half times as long as the gradient of the product computed
+    here, at a dilation of 32, and as long at 4. The output is the same.
+
+    It has the name of the layer of Keras because files of weights name layers by their class.
+    """
+
+    def call(self, inputs: Tensor, training: bool | None = False) -> Tensor:
+        (dilation,), (width,) = self.dilation_rate, self.kernel_size
+        if not training or dilation < MIN_DILATION:
+            return super().call(inputs)
+        n_frames, n_channels = ops.shape(inputs)[1], inputs.shape[-1]
+        around = dilation * (width // 2)
+        padded = ops.pad(inputs, [(0, 0), (around, around), (0, 0)])
+        # What an output sees as one vector, so that the convolution has a width of one.
+        seen = ops.concatenate([padded[:, dilation * i :][:, :n_frames] for i in range(width)], axis=-1)
+        outputs = ops.conv(seen, ops.reshape(self.kernel, (1, width * n_channels, self.filters)), padding="valid")
+        return self.activation(outputs + self.bias if self.use_bias else outputs)
+
+    def reach(self, inputs: Sequence[Reach]) -> Reach:
+        around = self.dilation_rate[0] * (self.kernel_size[0] // 2)
+        return inputs[0].window(around, around)
 
 
 class Fold(layers.Layer):

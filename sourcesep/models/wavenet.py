@@ -106,7 +106,7 @@ def residual_blocks(
     import keras
     from keras import layers
 
-    from sourcesep.models.layers import FiLM, SecondHalf, SplitInHalf
+    from sourcesep.models.layers import Conv1D, FiLM, SecondHalf, SplitInHalf
 
     n_filters = x.shape[-1]
     relu = "relu" if activation == "relu" else None
@@ -116,7 +116,7 @@ def residual_blocks(
         for block in range(n_blocks):
             name = f"stack{stack}_block{block}"
             hidden = layers.LayerNormalization(name=f"{name}_norm")(x) if normalise else x
-            hidden = layers.Conv1D(
+            hidden = Conv1D(
                 n_filters * (1 if relu else 2),
                 KERNEL_SIZE,
                 padding="same",
