@@ -22,7 +22,8 @@ import numpy as np
 
 from data_gen import InputError
 from data_gen.files import replacing, write_atomically
-from sourcesep.config import PATH_SETTINGS, Config, expand_setting
+from sourcesep.config import Config
+from sourcesep.config.songs import PATH_SETTINGS, expand_setting
 from sourcesep.models import build, unconditioned
 from sourcesep.models.settings import as_flag
 
