@@ -102,6 +102,26 @@ NETWORKS = {
     "tasnet": ("--model=tasnet", *PACKAGED, "--constant_q", "--mask=softmax"),
     "bandnet": ("--model=bandnet",),
 }
+# One change to bandnet, or to how it is trained, each.
+ABLATIONS = {
+    "as it is": (),
+    "windows of 32 ms": ("--window_ms=32", "--hop_ms=8"),
+    "windows of 128 ms": ("--window_ms=128",),
+    "complex masks": ("--complex_masks",),
+    "4 bands per octave": ("--bands_per_octave=4",),
+    "12 bands per octave": ("--bands_per_octave=12",),
+    "lowest bands of 125 Hz": ("--band_hz=125",),
+    "12 blocks of 44 filters": ("--stacks=2", "--filters=44"),
+    "4 blocks of 80 filters": ("--blocks=4", "--filters=80"),
+    "loss nmse": ("--loss=nmse",),
+    "loss nrmse+0.1*shares": ("--loss=nrmse+0.1*shares",),
+    "chunks of 1 s": ("--chunk_ms=1024", "--batch_size=4", "--pool_chunks=800", "--chunks_per_piece=12"),
+    "chunks of 4 s": ("--chunk_ms=4096", "--batch_size=1", "--pool_chunks=200", "--chunks_per_piece=3"),
+    "batches of 8": ("--batch_size=8", "--steps=325", "--average=0.996"),
+    "learning rate 5e-4": ("--learning_rate=5e-4",),
+    "learning rate 2e-3": ("--learning_rate=2e-3",),
+    "no average": ("--average=0",),
+}
 
 
 def experiments(more_soundfonts: str) -> dict[str, Experiment]:
@@ -178,6 +198,20 @@ def experiments(more_soundfonts: str) -> dict[str, Experiment]:
                 for name, own in NETWORKS.items()
             ),
             (0, 1),
+            measure="gain_over_constant_db",
+        ),
+        "bandnet": Experiment(
+            "What bandnet's score depends on",
+            "1,300 batches of 4 s of audio from random weights (ten minutes of one core), with several SoundFonts and "
+            "effects: one change at a time.",
+            tuple(
+                Variant(
+                    name,
+                    (*FROM_RANDOM, "--model=bandnet", "--steps=1300", f"--soundfonts={more_soundfonts}", *own),
+                    None,
+                )
+                for name, own in ABLATIONS.items()
+            ),
             measure="gain_over_constant_db",
         ),
         "corpus": Experiment(
