@@ -135,7 +135,7 @@ def _blocks(
     from keras import layers
 
     from sourcesep.models.bands import BandMix, RepeatForBands
-    from sourcesep.models.layers import Conv1D, FiLM
+    from sourcesep.models.layers import FiLM
 
     if condition is not None:
         condition = RepeatForBands(n_bands, name="condition_of_bands")(condition)
@@ -146,7 +146,7 @@ def _blocks(
             name = f"stack{stack}_block{block}"
             # Scale and shift would triple the time that it takes, and the convolution can learn them.
             hidden = layers.LayerNormalization(epsilon=1e-5, center=False, scale=False, name=f"{name}_norm")(x)
-            hidden = Conv1D(
+            hidden = layers.Conv1D(
                 network.filters, KERNEL_SIZE, padding="same", dilation_rate=2**block, activation="relu", name=name
             )(hidden)
             if condition is not None:
