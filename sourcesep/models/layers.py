@@ -58,8 +58,8 @@ class Conv1D(layers.Conv1D):
     """Conv1D of Keras with an odd kernel, stride 1 and padding "same", with gradients that are computed faster on CPUs.
 
     TensorFlow computes the gradients of a dilated convolution in parts, one for each remainder of time and dilation. At
-    a dilation of 32, with 192 channels and 256 frames, that takes three times as long as what is done here. With 64
-    channels it is no slower.
+    a dilation of 32, with 192 channels and 256 frames, that takes three times as long as what is done here; with 64
+    channels it takes as long.
 
     It has the name of the layer of Keras because files of weights name layers by their class.
     """
