@@ -513,7 +513,10 @@ def test_the_command_serves_the_page_with_the_headers_that_threads_need(folder):
             assert response.headers["Cross-Origin-Opener-Policy"] == "same-origin"
             assert response.headers["Cross-Origin-Embedder-Policy"] == "require-corp"
         process.send_signal(signal.SIGINT)
-        assert process.wait() == 0
+        try:
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
 
 
 def test_export_writes_the_page_of_a_run(folder, stereo):
