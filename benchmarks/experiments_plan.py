@@ -76,32 +76,28 @@ MODELS = {
 PUBLISHED = ("--flagfile=wavenet.flags", "--require=any", "--steps=1500")
 REDUCED = (*PUBLISHED, "--stacks=2", "--filters=64")
 LOSSES = {"MSE": "mse", "MAE": "mae", "MAE + spectrogram": "mae+spectrogram", "MAE + difference": "mae+difference"}
-# The network and the stems of the model in the package, trained on from its weights.
-TRAINED_ON = (
+# The stems of the model in the package, and its network.
+FIVE_STEMS = (
     *("--instruments=drums,piano,strings:40-44+48-51,bass,rest:8-31+45-47+52-127", "--other", "--require=any"),
-    *("--targets=drums,piano,strings,bass", "--sample_rate=16000", "--model=tasnet", "--stacks=2", "--blocks=6"),
-    *("--filters=192", "--encoder_filters=512", "--encoder_stride=128", "--constant_q", "--mask=softmax"),
-    *("--start_from=pretrained", "--chunk_ms=2048", "--chunks_per_piece=6", "--pool_chunks=400", "--reuse=2"),
-    *("--remix=0.5", "--drop=0.1", "--batch_size=4", "--learning_rate=1e-3", "--schedule=cosine"),
-    *("--average=0.995", "--mixed_precision=float32", "--validate_every=0"),
+    *("--targets=drums,piano,strings,bass", "--sample_rate=16000", "--chunk_ms=2048", "--chunks_per_piece=6"),
+    *("--pool_chunks=400", "--reuse=2", "--remix=0.5", "--drop=0.1", "--learning_rate=1e-3", "--schedule=cosine"),
+    *("--mixed_precision=float32", "--validate_every=0"),
 )
+PACKAGED = (
+    *("--model=tasnet", "--stacks=2", "--blocks=6", "--filters=192", "--encoder_filters=512", "--encoder_stride=128"),
+    *("--constant_q", "--mask=softmax"),
+)
+TRAINED_ON = (*FIVE_STEMS, *PACKAGED, "--start_from=pretrained", "--batch_size=4", "--average=0.995")
 EFFECTS = (
     *("--vary_equaliser=0.4", "--vary_compression=0.2", "--vary_saturation=0.2", "--vary_room=0.3"),
     *("--vary_bandwidth=0.15", "--vary_noise=0.2", "--vary_master=0.3"),
 )
-# The stems of the model in the package, from random weights, an hour of one core.
+# From random weights, on one core.
 FROM_RANDOM = (
-    *("--instruments=drums,piano,strings:40-44+48-51,bass,rest:8-31+45-47+52-127", "--other", "--require=any"),
-    *("--targets=drums,piano,strings,bass", "--sample_rate=16000", "--chunk_ms=2048", "--chunks_per_piece=6"),
-    *("--pool_chunks=400", "--reuse=2", "--remix=0.5", "--drop=0.1", "--batch_size=2", "--loss=nmse+0.1*shares"),
-    *("--learning_rate=1e-3", "--schedule=cosine", "--average=0.999", "--mixed_precision=float32", "--workers=1"),
-    *("--validate_every=0", "--vary_timbre=0.3", *EFFECTS),
+    *(*FIVE_STEMS, "--batch_size=2", "--average=0.999", "--loss=nmse+0.1*shares", "--workers=1"),
+    *("--vary_timbre=0.3", *EFFECTS),
 )
-PACKAGED = ("--stacks=2", "--blocks=6", "--filters=192", "--encoder_filters=512", "--encoder_stride=128")
-NETWORKS = {
-    "tasnet": ("--model=tasnet", *PACKAGED, "--constant_q", "--mask=softmax"),
-    "bandnet": ("--model=bandnet",),
-}
+NETWORKS = {"tasnet": PACKAGED, "bandnet": ("--model=bandnet",)}
 # One change to bandnet, or to how it is trained, each.
 ABLATIONS = {
     "as it is": (),

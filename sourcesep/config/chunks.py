@@ -17,7 +17,7 @@ def _chance(what: str) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class ChunkSettings:
-    """Fields of Config."""
+    """How chunks are cut from songs, and how they vary: a group of the fields of Config."""
 
     sample_rate: int = setting(44_100, "Sample rate of the model, in Hz.", minimum=8_000, maximum=96_000)
     channels: int = setting(

@@ -17,7 +17,7 @@ PATH_SETTINGS = ("midi_dir", "soundfonts", "validate_soundfonts", "stems_dir", "
 
 @dataclasses.dataclass(frozen=True)
 class SongSettings:
-    """Fields of Config."""
+    """Which songs are heard, and through which SoundFonts: a group of the fields of Config."""
 
     midi_dir: str = setting(
         "",
@@ -118,7 +118,9 @@ class SongSettings:
 def expand_setting(name: str, paths: Any) -> Any:
     """Returns one of PATH_SETTINGS, or a list as a tuple, with absolute paths and the home folder in place of ~."""
     if name == "solo_dir":
-        return tuple(f"{instrument}:{expand(folder)}" for instrument, _, folder in (p.partition(":") for p in paths))
+        return tuple(
+            f"{instrument}{colon}{expand(folder)}" for instrument, colon, folder in (p.partition(":") for p in paths)
+        )
     if name == "midi_dir" and not os.path.isdir(paths):
         return ",".join(map(expand, paths.split(",")))
     if name == "soundfonts":

@@ -15,7 +15,7 @@ CONDITIONED_MODELS = [model for model in MODELS if takes_condition(model)]
 
 @dataclasses.dataclass(frozen=True)
 class StemSettings:
-    """Fields of Config."""
+    """What sounds in a mixture, and which stems a model gives: a group of the fields of Config."""
 
     instruments: tuple[str, ...] = setting(
         ("drums", "piano", "strings", "bass"),

@@ -14,7 +14,7 @@ STEPS = 1_500  # training steps of the original report
 
 @dataclasses.dataclass(frozen=True)
 class TrainingSettings:
-    """Fields of Config."""
+    """How a model is trained: a group of the fields of Config."""
 
     pool_chunks: int = setting(
         1_000, "Number of chunks in the pool from which batches are drawn.", minimum=1, may_change=True

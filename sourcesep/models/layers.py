@@ -67,6 +67,7 @@ class Conv1D(layers.Conv1D):
     def call(self, inputs: Tensor, training: bool | None = False) -> Tensor:
         if not training:
             return super().call(inputs)
+        # A copy, since TensorFlow's custom gradients take no variables.
         outputs = _convolve(inputs, ops.copy(self.kernel), self.dilation_rate[0])
         return self.activation(outputs + self.bias if self.use_bias else outputs)
 
@@ -76,7 +77,7 @@ class Conv1D(layers.Conv1D):
 
 
 def _convolve(inputs: Tensor, kernel: Tensor, dilation: int) -> Tensor:
-    """Convolves [batch, time, channel] with a kernel [width, channel, filter] of odd width, to as many samples.
+    """Convolves [batch, time, channel] with a kernel [width, channel, filter] of odd width: [batch, time, filter].
 
     The gradient with respect to the inputs is that of the outputs, convolved with the kernel in reverse. For the
     kernel it is, position by position, the product of both signals that the position connects.
