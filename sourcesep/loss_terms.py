@@ -47,6 +47,12 @@ TERMS = {
         uses_mixture=True,
     ),
     "spectrogram": Term("mean squared error of magnitude spectrograms", min_samples=FRAME_SAMPLES),
+    "compressed": Term(
+        "mean squared error of spectrograms with compressed magnitudes, relative to the level of the mixture: quiet "
+        "notes count for more",
+        min_samples=FRAME_SAMPLES,
+        uses_mixture=True,
+    ),
     "shares": Term(
         "divergence between how the stems and how the estimates divide the spectrogram among the instruments",
         min_stems=2,

@@ -11,12 +11,16 @@ STEMS = RNG.standard_normal((2, 3000, 3)).astype(np.float32)
 ESTIMATES = RNG.standard_normal((2, 3000, 3)).astype(np.float32)
 
 
-def numpy_magnitudes(waveforms):
-    """The definition, with a Hann window and an FFT a frame: [batch, instrument, frame, frequency]."""
+def numpy_spectra(waveforms):
+    """The definition, with a Hann window and an FFT a frame: complex [batch, instrument, frame, frequency]."""
     window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(losses.FRAME_SAMPLES) / losses.FRAME_SAMPLES)
     starts = range(0, waveforms.shape[1] - losses.FRAME_SAMPLES + 1, losses.HOP_SAMPLES)
     frames = np.stack([waveforms[:, s : s + losses.FRAME_SAMPLES].transpose(0, 2, 1) * window for s in starts], axis=2)
-    return np.abs(np.fft.rfft(frames.astype(np.float64))) / np.sqrt(np.square(window).sum())
+    return np.fft.rfft(frames.astype(np.float64)) / np.sqrt(np.square(window).sum())
+
+
+def numpy_magnitudes(waveforms):
+    return np.abs(numpy_spectra(waveforms))
 
 
 def test_mae_and_mse_are_their_definitions():
@@ -58,6 +62,30 @@ def test_the_spectrogram_loss_agrees_with_numpy():
     assert float(losses.spectrogram(STEMS, ESTIMATES)) == pytest.approx(expected, rel=1e-4)
 
 
+def test_the_compressed_loss_is_the_distance_of_spectra_to_the_power_of_0_3_that_keep_their_phases():
+    def compress(waveforms):
+        level = np.square(STEMS.sum(-1)).mean(1)[:, None, None, None]
+        spectra = numpy_spectra(waveforms) / np.sqrt(level)
+        return spectra * (np.square(np.abs(spectra)) + 1e-4) ** -0.35
+
+    expected = np.square(np.abs(compress(STEMS) - compress(ESTIMATES))).mean()
+    assert float(losses.compressed(STEMS, ESTIMATES)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_quiet_note_counts_for_more_in_the_compressed_loss_than_by_its_energy():
+    t = np.arange(4096) / 16_000
+    loud, quiet = np.sin(2 * np.pi * 500 * t), 0.01 * np.sin(2 * np.pi * 3_000 * t)
+    stems = np.stack([loud + quiet, np.zeros_like(t)], axis=-1)[None].astype(np.float32)
+    without_quiet, without_loud = (
+        np.stack([kept, np.zeros_like(t)], axis=-1)[None].astype(np.float32) for kept in (loud, quiet)
+    )
+    by_energy, compressed = (
+        float(loss(stems, without_quiet) / loss(stems, without_loud)) for loss in (losses.nmse, losses.compressed)
+    )
+    assert by_energy == pytest.approx(1e-4, rel=0.05)
+    assert compressed > 0.01
+
+
 def test_the_loss_of_shares_is_the_mean_divergence_weighted_by_magnitude():
     true, given = numpy_magnitudes(STEMS), numpy_magnitudes(ESTIMATES)
     weights = true.sum(axis=1, keepdims=True)
@@ -88,7 +116,7 @@ def test_the_difference_loss_is_minus_the_mean_off_diagonal():
 
 
 @pytest.mark.parametrize(
-    "text", ["mae", "mse", "nmse", "nrmse", "log_nmse", "mae+spectrogram", "mse+shares", "mae+difference"]
+    "text", ["mae", "mse", "nmse", "nrmse", "log_nmse", "compressed", "mae+spectrogram", "mse+shares", "mae+difference"]
 )
 def test_gradients_are_those_of_finite_differences(text):
     # tf.signal.stft works in float32: differences are taken along a direction in which they are large.
@@ -105,7 +133,7 @@ def test_gradients_are_those_of_finite_differences(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["mae", "mse", "nmse", "nrmse", "log_nmse", "mae+spectrogram", "nmse+shares", "mae+difference"]
+    "text", ["mae", "mse", "nmse", "nrmse", "log_nmse", "compressed", "mae+spectrogram", "nmse+shares", "mae+difference"]
 )
 def test_gradients_are_finite_at_silence(text):
     silence = tf.zeros((1, 2048, 2))

@@ -27,6 +27,8 @@ ENERGY_FLOOR = 1e-6  # mean square of a mixture at the level below which it coun
 ROOT_FLOOR = 1e-4  # added to a normalised error before its root: bounds the gradient; 40 dB below the mixture
 LOG_FLOOR = 1e-3  # normalised error below which its logarithm hardly falls: 30 dB below the mixture is good enough
 SHARE_FLOOR = 0.01  # share of a magnitude that every stem is given at least: bounds the gradient at silent estimates
+COMPRESSION = 0.3  # exponent of compressed magnitudes
+POWER_FLOOR = 1e-4  # added to powers relative to the mixture's before they are compressed: bounds the gradient
 QUIET_MAGNITUDE = 1e-3  # mean magnitude of a mixture that is nearly silent: that of noise 60 dB below full scale
 
 Tensor = Any  # of any Keras backend
@@ -86,25 +88,44 @@ def magnitudes(waveforms: Tensor) -> Tensor:
     Returns:
         float32 [batch, instrument, frame, frequency].
     """
-    real, imaginary = _spectra(ops.transpose(waveforms, [0, 2, 1]))
-    scale = 1.0 / math.sqrt(3 / 8 * FRAME_SAMPLES)  # the energy of a periodic Hann window is 3/8 of its length
-    squares = ops.square(real * scale) + ops.square(imaginary * scale)
-    return ops.sqrt(squares + MAGNITUDE_FLOOR**2)
+    real, imaginary = _spectra(waveforms)
+    return ops.sqrt(ops.square(real) + ops.square(imaginary) + MAGNITUDE_FLOOR**2)
 
 
 def _spectra(waveforms: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the real and the imaginary parts of the spectra of [..., time], each [..., frame, frequency]."""
+    """Returns the real and the imaginary parts of the spectrogram that `magnitudes` describes, without its floor."""
+    rows = ops.transpose(waveforms, [0, 2, 1])
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf  # not at the top: other backends do without it
 
-        spectra = tf.signal.stft(waveforms, FRAME_SAMPLES, HOP_SAMPLES)
-        return tf.math.real(spectra), tf.math.imag(spectra)
-    return ops.stft(waveforms, FRAME_SAMPLES, HOP_SAMPLES, FRAME_SAMPLES, center=False)
+        spectra = tf.signal.stft(rows, FRAME_SAMPLES, HOP_SAMPLES)
+        real, imaginary = tf.math.real(spectra), tf.math.imag(spectra)
+    else:
+        real, imaginary = ops.stft(rows, FRAME_SAMPLES, HOP_SAMPLES, FRAME_SAMPLES, center=False)
+    scale = 1.0 / math.sqrt(3 / 8 * FRAME_SAMPLES)  # the energy of a periodic Hann window is 3/8 of its length
+    return real * scale, imaginary * scale
 
 
 def spectrogram(stems: Tensor, estimates: Tensor) -> Tensor:
     """Mean squared difference of linear magnitude spectrograms (original report, section V)."""
     return ops.mean(ops.square(magnitudes(estimates) - magnitudes(stems)))
+
+
+def compressed(stems: Tensor, estimates: Tensor) -> Tensor:
+    """Mean squared distance of spectra whose magnitudes are raised to COMPRESSION, and whose phases are kept.
+
+    Quiet notes count for more than their energy (Ephrat et al. 2018, "Looking to listen at the cocktail party"). Levels
+    are relative to that of the mixture, in each example.
+    """
+    level = ops.mean(ops.square(ops.sum(stems, -1)), 1) + ENERGY_FLOOR  # to [batch]
+
+    def compress(waveforms: Tensor) -> tuple[Tensor, Tensor]:
+        real, imaginary = (part * ops.rsqrt(level)[:, None, None, None] for part in _spectra(waveforms))
+        scale = (ops.square(real) + ops.square(imaginary) + POWER_FLOOR) ** ((COMPRESSION - 1) / 2)
+        return scale * real, scale * imaginary
+
+    distances = (true - given for true, given in zip(compress(stems), compress(estimates)))
+    return ops.mean(sum(ops.square(distance) for distance in distances))
 
 
 def shares(stems: Tensor, estimates: Tensor) -> Tensor:
@@ -143,6 +164,7 @@ FUNCTIONS: dict[str, Loss] = {
     "nrmse": nrmse,
     "log_nmse": log_nmse,
     "spectrogram": spectrogram,
+    "compressed": compressed,
     "shares": shares,
     "difference": difference,
 }
