@@ -172,6 +172,8 @@ class Runner:
         shown = shlex.join(["python", *command[1:]])
         for soundfont in self.options.more_soundfonts.split(","):
             shown = shown.replace(soundfont, os.path.basename(soundfont))
+        for folder in filter(None, self.options.more_midi.split(",")):
+            shown = shown.replace(folder, os.path.basename(folder))
         return shown.replace(f"midi_dir={self.options.midi_dir}", f"midi_dir={MIDI}")
 
 
@@ -244,7 +246,7 @@ def main(arguments: list[str]) -> int:
     """Runs the named experiments, or all of them, and writes the page after each run."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     options = flags.FLAGS
-    known = experiments(options.more_soundfonts)
+    known = experiments(options.more_soundfonts, f"{options.midi_dir},{options.more_midi}")
     try:
         for name in arguments[1:]:
             experiment, _, row = name.partition("/")
@@ -285,6 +287,9 @@ if __name__ == "__main__":
         "more_soundfonts",
         f"{default_soundfont()},/usr/share/sounds/sf2/sf_GMbank.sf2",  # the latter from Debian's csound-soundfont
         "SoundFonts, separated by commas, of the row that trains with several.",
+    )
+    flags.DEFINE_string(
+        "more_midi", "", "Folders of MIDI files, separated by commas, of the row that trains with other songs too."
     )
     flags.DEFINE_string("recordings_dir", "", "Folder of recorded stems to score on in addition.")
     flags.DEFINE_string("work_dir", "runs/experiments", "Folder for the run directories.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import pathlib
 
 from sourcesep.metrics import MAIN_MEASURE
@@ -93,10 +94,8 @@ EFFECTS = (
     *("--vary_bandwidth=0.15", "--vary_noise=0.2", "--vary_master=0.3"),
 )
 # From random weights, on one core.
-FROM_RANDOM = (
-    *(*FIVE_STEMS, "--batch_size=2", "--average=0.999", "--loss=nmse+0.1*shares", "--workers=1"),
-    *("--vary_timbre=0.3", *EFFECTS),
-)
+ONE_CORE = (*FIVE_STEMS, "--batch_size=2", "--average=0.999", "--loss=nmse+0.1*shares", "--workers=1")
+FROM_RANDOM = (*ONE_CORE, "--vary_timbre=0.3", *EFFECTS)
 NETWORKS = {"tasnet": PACKAGED, "bandnet": ("--model=bandnet",)}
 # One change to bandnet, or to how it is trained, each.
 ABLATIONS = {
@@ -111,6 +110,7 @@ ABLATIONS = {
     "4 blocks of 80 filters": ("--blocks=4", "--filters=80"),
     "loss nmse": ("--loss=nmse",),
     "loss nrmse+0.1*shares": ("--loss=nrmse+0.1*shares",),
+    "loss nmse+0.3*compressed": ("--loss=nmse+0.3*compressed",),
     "chunks of 1 s": ("--chunk_ms=1024", "--batch_size=4", "--pool_chunks=800", "--chunks_per_piece=12"),
     "chunks of 4 s": ("--chunk_ms=4096", "--batch_size=1", "--pool_chunks=200", "--chunks_per_piece=3"),
     "batches of 8": ("--batch_size=8", "--steps=325", "--average=0.996"),
@@ -120,8 +120,13 @@ ABLATIONS = {
 }
 
 
-def experiments(more_soundfonts: str) -> dict[str, Experiment]:
-    """Returns all experiments by name; `more_soundfonts` are paths in the format of --soundfonts."""
+def experiments(more_soundfonts: str, all_midi: str = "") -> dict[str, Experiment]:
+    """Returns all experiments by name.
+
+    Args:
+        more_soundfonts: paths in the format of --soundfonts, for rows that train with several.
+        all_midi: folders in the format of --midi_dir, for the row that trains with several.
+    """
     one = {"Wave-U-Net": ("--nodifference",)}
     return {
         "models-all": Experiment(
@@ -196,6 +201,24 @@ def experiments(more_soundfonts: str) -> dict[str, Experiment]:
             (0, 1),
             measure="gain_over_constant_db",
         ),
+        "sounds-added": Experiment(
+            "What to train on",
+            "Which data carry over to sounds that were not heard? bandnet from random weights, 45 minutes of one core; "
+            "each row adds to the one above it.",
+            _adding_up(
+                (*ONE_CORE, "--model=bandnet", "--minutes=45"),
+                {
+                    "one SoundFont": (),
+                    "+ a SoundFont for each instrument and visit": (f"--soundfonts={more_soundfonts}",),
+                    "+ generators": ("--vary_timbre=0.3",),
+                    "+ effects": EFFECTS,
+                    "+ computed sounds": (f"--soundfonts={more_soundfonts},procedural:0.3",),
+                    "+ songs of other kinds": (f"--midi_dir={all_midi}",),
+                },
+            ),
+            (0, 1),
+            measure="gain_over_constant_db",
+        ),
         "bandnet": Experiment(
             "What bandnet's score depends on",
             "1,300 batches of 4 s of audio from random weights (ten minutes of one core), with several SoundFonts and "
@@ -232,6 +255,12 @@ def experiments(more_soundfonts: str) -> dict[str, Experiment]:
             (0, 1, 2),
         ),
     }  # fmt: skip
+
+
+def _adding_up(start: tuple[str, ...], steps: dict[str, tuple[str, ...]]) -> tuple[Variant, ...]:
+    """Returns a row for each step, which adds its flags to those of the row before; the first one adds to `start`."""
+    _, *flags = itertools.accumulate(steps.values(), initial=start)
+    return tuple(Variant(name, own, None) for name, own in zip(steps, flags))
 
 
 def result_path(experiment: str, variant: Variant, seed: int | str) -> pathlib.Path:

@@ -133,7 +133,8 @@ def test_gradients_are_those_of_finite_differences(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["mae", "mse", "nmse", "nrmse", "log_nmse", "compressed", "mae+spectrogram", "nmse+shares", "mae+difference"]
+    "text",
+    ["mae", "mse", "nmse", "nrmse", "log_nmse", "compressed", "mae+spectrogram", "nmse+shares", "mae+difference"],
 )
 def test_gradients_are_finite_at_silence(text):
     silence = tf.zeros((1, 2048, 2))
