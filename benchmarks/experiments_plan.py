@@ -102,6 +102,7 @@ ABLATIONS = {
     "as it is": (),
     "windows of 32 ms": ("--window_ms=32", "--hop_ms=8"),
     "windows of 128 ms": ("--window_ms=128",),
+    "windows of 128 ms every 32 ms": ("--window_ms=128", "--hop_ms=32"),
     "complex masks": ("--complex_masks",),
     "4 bands per octave": ("--bands_per_octave=4",),
     "12 bands per octave": ("--bands_per_octave=12",),
