@@ -64,7 +64,10 @@ def card(config, tmp_path):
     """(the config of a run, the card of its model)."""
     config = dataclasses.replace(config, soundfonts=("/somewhere/FluidR3_GM.sf2",))
     run = make_run(config, tmp_path / "run")
-    statistics = {row: {"sdr_db": {"median": 1.25}, "residual_dbfs": {"mean": -40.4}} for row in ROWS}
+    statistics = {
+        row: {"sdr_db": {"median": 1.25}, "residual_dbfs": {"mean": -40.4}, "gain_over_constant_db": {"median": 0.75}}
+        for row in ROWS
+    }
     statistics[ZEROS] = {"sdr_db": {"median": None}, "residual_dbfs": {"mean": None}}
     scored = {
         "summary": {"a.sf2 (heard in training)": dict.fromkeys(config.stem_names, statistics)},
@@ -78,6 +81,7 @@ def test_the_card_has_the_scores_of_the_model_and_the_anchors_and_the_licences(c
     _, text = card
     assert "| a.sf2 (heard in training): model | 1.2 (-40) | 1.2 (-40) |" in text
     assert "| a.sf2 (heard in training): constant | 1.2 (-40) | 1.2 (-40) |" in text
+    assert "| a.sf2 (heard in training): **model over constant** | 0.8 | 0.8 |" in text
     assert "Medians over 2 songs" in text and "python evaluate.py --pieces=2" in text
     assert "- FluidR3_GM.sf2: Frank Wen; MIT" in text and "/somewhere" not in text
 
@@ -115,9 +119,9 @@ def test_the_model_in_the_package_separates_songs_through_a_soundfont_that_was_n
     improvements_db = {name: [] for name in config.stem_names}
     for lazy in songs.list_held_out(config, "", (SOUNDFONT,), 12, 5.0):
         song = lazy.load()
-        stems = np.asarray(model(song.mixture.reshape(1, -1, 1)))[0]
-        for name, stem in zip(config.stem_names, stems.T):
-            score = metrics.score_stem(song.references[name], stem[:, None], song.mixture, config.sample_rate)
+        stems = np.asarray(model(song.mixture[None])).reshape(*song.mixture.shape, -1)  # [time, channel, stem]
+        for i, name in enumerate(config.stem_names):
+            score = metrics.score_stem(song.references[name], stems[:, :, i], song.mixture, config.sample_rate)
             improvements_db[name].append(score["si_sdr_improvement_db"])
     # A constant share of the mixture can improve the SDR of a soft instrument, but never the SI-SDR.
     medians_db = {name: np.nanmedian(np.array(values, float)) for name, values in improvements_db.items()}

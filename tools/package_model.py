@@ -27,7 +27,7 @@ from benchmarks.runs import count_parameters, read_losses, training_time_s  # no
 from data_gen import InputError  # noqa: E402
 from data_gen.files import replacing  # noqa: E402
 from sourcesep.config import Config  # noqa: E402
-from sourcesep.evaluate.scores import CONSTANT, IDEAL, MIXTURE, MODEL  # noqa: E402
+from sourcesep.evaluate.scores import CONSTANT, IDEAL, MODEL  # noqa: E402
 from sourcesep.models.settings import as_flag  # noqa: E402
 from sourcesep.run_dir import PRETRAINED, RunDir  # noqa: E402
 from sourcesep.separate.tflite_model import PACKAGED  # noqa: E402
@@ -89,7 +89,8 @@ export.py takes it too; model.tflite is the same model for LiteRT, by tools/pack
 Medians over {n_test} songs that were kept out of training, of the SDR in dB while the instrument plays. Silence scores
 0 dB, so a stem near that is worth little. In brackets: the mean level in dBFS of what a stem contains while its
 instrument rests, which should be low. "constant" is the mixture at the level that scores best; the ideal ratio mask is
-the best that a mask on the spectrogram can do, computed from the true stems. From
+the best that a mask on the spectrogram can do, computed from the true stems. The last row of each is the median of what
+the model gains over the constant in a song. From
 
 {evaluations}
 
@@ -124,9 +125,11 @@ def make_card(config: Config, run: RunDir, scored: Sequence[dict[str, Any]], bef
     lines = [f"| | {' | '.join(config.stem_names)} |"]
     lines.append("|---" * (1 + len(config.stem_names)) + "|")
     for condition, instruments in ((c, i) for one in scored for c, i in one["summary"].items()):
-        for row in (MODEL, MIXTURE, CONSTANT, IDEAL):
-            cells = [_cell(instruments[name][row]) if name in instruments else "–" for name in config.stem_names]
-            lines.append(f"| {condition}: {row} | {' | '.join(cells)} |")
+        played = [instruments.get(name) for name in config.stem_names]
+        for row in (MODEL, CONSTANT, IDEAL):
+            lines.append(f"| {condition}: {row} | {' | '.join(_cell(scores and scores[row]) for scores in played)} |")
+        gains = [_decibels(scores and scores[MODEL]["gain_over_constant_db"]) for scores in played]
+        lines.append(f"| {condition}: **model over constant** | {' | '.join(gains)} |")
     n_songs = open_played(config, config.midi_dir).size("train")
     sittings = list_sittings(run)
     commands = list_commands(before if sittings[0].start_from_package else "", "\n".join(s.text for s in sittings))
@@ -198,11 +201,16 @@ def _flags(config: Config) -> list[str]:
     return [f"--{name}" if value is True else f"--{name}={as_flag(value)}" for name, value in changed.items()]
 
 
-def _cell(scores: dict[str, Any]) -> str:
+def _cell(scores: dict[str, Any] | None) -> str:
     """Returns the median SDR, and in brackets the mean level of what is left while the instrument rests."""
-    sdr_db, residual_dbfs = scores["sdr_db"]["median"], scores["residual_dbfs"]["mean"]
+    residual_dbfs = scores and scores["residual_dbfs"]["mean"]
     rests = "" if residual_dbfs is None else f" ({residual_dbfs:.0f})"
-    return "–" if sdr_db is None else f"{sdr_db:.1f}{rests}"
+    return _decibels(scores and scores["sdr_db"]) + rests
+
+
+def _decibels(statistics: dict[str, Any] | None) -> str:
+    """Returns the median, or a dash where nothing was scored."""
+    return "–" if not statistics or statistics["median"] is None else f"{round(statistics['median'], 1) + 0.0:.1f}"  # no -0.0
 
 
 def pack_weights(source: pathlib.Path, target: pathlib.Path) -> None:
@@ -231,7 +239,7 @@ def pack_tflite(run: RunDir, target: pathlib.Path) -> None:
     window_samples = exporting.choose_window(None, config.sample_rate, field)
     ((_, flatbuffer),) = tflite.convert(model, ["float16"], window_samples)
     tflite.write(target, flatbuffer, {**exporting.describe(config, field), "window_samples": window_samples})
-    noise = 0.1 * np.random.default_rng(0).standard_normal((1, window_samples, 1), np.float32)
+    noise = 0.1 * np.random.default_rng(0).standard_normal((1, window_samples, config.channels), np.float32)
     close_db = metrics.sdr(model.predict(noise, verbose=0)[0], TFLiteModel(target)(noise)[0]).min()
     if not close_db > LEAST_TFLITE_DB:
         raise InputError(f"{target}: only within {close_db:.1f} dB of the weights; look for numbers that float16 lacks")
