@@ -210,7 +210,9 @@ def _cell(scores: dict[str, Any] | None) -> str:
 
 def _decibels(statistics: dict[str, Any] | None) -> str:
     """Returns the median, or a dash where nothing was scored."""
-    return "–" if not statistics or statistics["median"] is None else f"{round(statistics['median'], 1) + 0.0:.1f}"  # no -0.0
+    if not statistics or statistics["median"] is None:
+        return "–"
+    return f"{round(statistics['median'], 1) + 0.0:.1f}"  # no -0.0
 
 
 def pack_weights(source: pathlib.Path, target: pathlib.Path) -> None:
