@@ -170,11 +170,11 @@ class Runner:
     def _show(self, command: list[str]) -> str:
         """Returns a command as the page shows it: without the paths of this machine."""
         shown = shlex.join(["python", *command[1:]])
-        for soundfont in self.options.more_soundfonts.split(","):
-            shown = shown.replace(soundfont, os.path.basename(soundfont))
-        for folder in filter(None, self.options.more_midi.split(",")):
-            shown = shown.replace(folder, os.path.basename(folder))
-        return shown.replace(f"midi_dir={self.options.midi_dir}", f"midi_dir={MIDI}")
+        options = self.options
+        solos = [solo.partition(":")[2] for solo in options.solos.split(",")]
+        for path in filter(None, [*options.more_soundfonts.split(","), *options.more_midi.split(","), *solos]):
+            shown = shown.replace(path, os.path.basename(os.path.normpath(path)))
+        return shown.replace(f"midi_dir={options.midi_dir}", f"midi_dir={MIDI}")
 
 
 def measure_step_s(command: list[str], run_dir: pathlib.Path) -> float:
@@ -246,7 +246,7 @@ def main(arguments: list[str]) -> int:
     """Runs the named experiments, or all of them, and writes the page after each run."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     options = flags.FLAGS
-    known = experiments(options.more_soundfonts, f"{options.midi_dir},{options.more_midi}")
+    known = experiments(options.more_soundfonts, f"{options.midi_dir},{options.more_midi}", options.solos)
     try:
         for name in arguments[1:]:
             experiment, _, row = name.partition("/")
@@ -289,7 +289,10 @@ if __name__ == "__main__":
         "SoundFonts, separated by commas, of the row that trains with several.",
     )
     flags.DEFINE_string(
-        "more_midi", "", "Folders of MIDI files, separated by commas, of the row that trains with other songs too."
+        "more_midi", "", "Folders of MIDI files, separated by commas, of the rows that train with other songs too."
+    )
+    flags.DEFINE_string(
+        "solos", "", "Recordings of one instrument, in the format of --solo_dir, of the rows that train with some."
     )
     flags.DEFINE_string("recordings_dir", "", "Folder of recorded stems to score on in addition.")
     flags.DEFINE_string("work_dir", "runs/experiments", "Folder for the run directories.")

@@ -121,12 +121,13 @@ ABLATIONS = {
 }
 
 
-def experiments(more_soundfonts: str, all_midi: str = "") -> dict[str, Experiment]:
+def experiments(more_soundfonts: str, all_midi: str = "", solos: str = "") -> dict[str, Experiment]:
     """Returns all experiments by name.
 
     Args:
         more_soundfonts: paths in the format of --soundfonts, for rows that train with several.
-        all_midi: folders in the format of --midi_dir, for the row that trains with several.
+        all_midi: folders in the format of --midi_dir, for rows that train with several.
+        solos: folders in the format of --solo_dir, for rows that train with recorded solos.
     """
     one = {"Wave-U-Net": ("--nodifference",)}
     return {
@@ -215,6 +216,7 @@ def experiments(more_soundfonts: str, all_midi: str = "") -> dict[str, Experimen
                     "+ effects": EFFECTS,
                     "+ computed sounds": (f"--soundfonts={more_soundfonts},procedural:0.3",),
                     "+ songs of other kinds": (f"--midi_dir={all_midi}",),
+                    "+ recorded solos and voices": (f"--solo_dir={solos}",),
                 },
             ),
             (0, 1),

@@ -162,10 +162,11 @@ def test_every_row_is_a_run_that_train_py_accepts(monkeypatch):
 
 
 def test_each_row_of_what_to_train_on_adds_to_the_one_before():
-    rows = experiments.experiments("a.sf2,b.sf2", "songs,quartets")["sounds-added"].variants
+    rows = experiments.experiments("a.sf2,b.sf2", "songs,quartets", "other:voices")["sounds-added"].variants
     for before, after in zip(rows, rows[1:]):
         assert after.flags[: len(before.flags)] == before.flags and len(after.flags) > len(before.flags)
-    assert rows[-1].flags[-2:] == ("--soundfonts=a.sf2,b.sf2,procedural:0.3", "--midi_dir=songs,quartets")
+    added = ("--soundfonts=a.sf2,b.sf2,procedural:0.3", "--midi_dir=songs,quartets", "--solo_dir=other:voices")
+    assert rows[-1].flags[-3:] == added
 
 
 def test_the_best_loss_is_that_of_the_highest_sdr(tmp_path, monkeypatch):
