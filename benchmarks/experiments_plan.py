@@ -103,6 +103,8 @@ ABLATIONS = {
     "windows of 32 ms": ("--window_ms=32", "--hop_ms=8"),
     "windows of 128 ms": ("--window_ms=128",),
     "windows of 128 ms every 32 ms": ("--window_ms=128", "--hop_ms=32"),
+    "the same with 96 filters": ("--window_ms=128", "--hop_ms=32", "--filters=96"),
+    "windows of 256 ms every 64 ms": ("--window_ms=256", "--hop_ms=64"),
     "complex masks": ("--complex_masks",),
     "4 bands per octave": ("--bands_per_octave=4",),
     "12 bands per octave": ("--bands_per_octave=12",),
