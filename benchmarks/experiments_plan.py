@@ -96,8 +96,9 @@ EFFECTS = (
 # From random weights, on one core.
 ONE_CORE = (*FIVE_STEMS, "--batch_size=2", "--average=0.999", "--loss=nmse+0.1*shares", "--workers=1")
 FROM_RANDOM = (*ONE_CORE, "--vary_timbre=0.3", *EFFECTS)
-NETWORKS = {"tasnet": PACKAGED, "bandnet": ("--model=bandnet",)}
-# One change to bandnet, or to how it is trained, each.
+BANDNET = ("--model=bandnet", "--window_ms=64", "--hop_ms=16")
+NETWORKS = {"tasnet": PACKAGED, "bandnet": BANDNET}
+# One change to bandnet with frames of 64 ms every 16, or to how it is trained, each.
 ABLATIONS = {
     "as it is": (),
     "windows of 32 ms": ("--window_ms=32", "--hop_ms=8"),
@@ -231,7 +232,7 @@ def experiments(more_soundfonts: str, all_midi: str = "", solos: str = "") -> di
             tuple(
                 Variant(
                     name,
-                    (*FROM_RANDOM, "--model=bandnet", "--steps=1300", f"--soundfonts={more_soundfonts}", *own),
+                    (*FROM_RANDOM, *BANDNET, "--steps=1300", f"--soundfonts={more_soundfonts}", *own),
                     None,
                 )
                 for name, own in ABLATIONS.items()

@@ -3,22 +3,24 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import TINY, change
 from helpers import noise
 
 from data_gen import InputError
 from sourcesep.config import Config
-from sourcesep.models import bands, build
+from sourcesep.models import bands, build, stft
 from sourcesep.models.receptive_field import gflop_per_s
-from sourcesep.models.stft import Spectrum, Waveforms, hann, transforms_by_products
+from sourcesep.models.stft import Spectrum, Waveforms, hann
 
 RATE = 16_000
 
 
 def small(**values):
-    """A bandnet with one block and few filters, but spectrograms as by default."""
+    """A bandnet with one block and few filters, and frames of 64 ms every 16."""
     return Config.from_values(
-        {"model": "bandnet", "sample_rate": RATE, "blocks": 1, "filters": 8, "mix_filters": 2, **values}
+        {"model": "bandnet", "sample_rate": RATE, "blocks": 1, "filters": 8, "mix_filters": 2}
+        | {"window_ms": 64, "hop_ms": 16, **values}
     )
 
 
@@ -41,13 +43,24 @@ def test_a_spectrum_is_the_fourier_transform_of_windowed_frames(length):
         np.testing.assert_allclose(imaginary[:, frame], expected.imag, atol=1e-6)
 
 
-def test_products_with_matrices_give_the_spectra_and_waveforms_of_fast_transforms():
-    samples = noise(2, 1_000, 2)
-    there, back = Spectrum(64, 16), Waveforms(64, 16)
-    spectrum, waveforms = there(samples), back(there(samples))
-    with transforms_by_products():
-        np.testing.assert_allclose(there(samples), spectrum, atol=1e-6)
-        np.testing.assert_allclose(back(spectrum), waveforms, atol=1e-6)
+def test_frames_are_those_of_the_inverse_fourier_transform():
+    real, imaginary = noise(2, 5, 3, 33), noise(2, 5, 3, 33)[::-1]
+    expected = np.fft.irfft(real + 1j * imaginary)
+    np.testing.assert_allclose(stft._inverse(real, imaginary), expected, atol=1e-6)
+
+
+def test_the_gradient_of_frames_is_that_of_the_inverse_fourier_transform():
+    real, imaginary, weights = tf.constant(noise(2, 33)), tf.constant(noise(2, 33)[::-1]), noise(2, 64, seed=2)
+
+    def gradients(inverse):
+        with tf.GradientTape() as tape:
+            tape.watch([real, imaginary])
+            loss = tf.reduce_sum(weights * tf.square(inverse()))
+        return tape.gradient(loss, [real, imaginary])
+
+    expected = gradients(lambda: tf.signal.irfft(tf.complex(real, imaginary)))
+    for ours, theirs in zip(gradients(lambda: stft._inverse(real, imaginary)), expected):
+        np.testing.assert_allclose(ours, theirs, atol=1e-7)
 
 
 @pytest.mark.parametrize("overlap", [2, 4, 8])

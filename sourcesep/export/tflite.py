@@ -20,7 +20,6 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.lite.python.convert import mlir_quantize
 
-from sourcesep.models.stft import transforms_by_products
 from sourcesep.separate import tflite_model
 from sourcesep.separate.tflite_model import DESCRIPTION
 
@@ -63,8 +62,7 @@ def convert(
     module.weights = [variable.value for variable in model.variables]
     module.separate = separate
     with tempfile.TemporaryDirectory() as folder:
-        with transforms_by_products():
-            tf.saved_model.save(module, folder, signatures={"serving_default": separate})
+        tf.saved_model.save(module, folder, signatures={"serving_default": separate})
         for type_ in types:
             converter = tf.lite.TFLiteConverter.from_saved_model(folder)
             if type_ != "float32":

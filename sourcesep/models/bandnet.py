@@ -35,13 +35,13 @@ class Settings(ModelSettings):
     filters: int = setting(64, "Filters of the convolutions in the blocks: size of the vector of a band.", minimum=1)
     mix_filters: int = setting(16, "Filters of each band through which all bands see each other.", minimum=1)
     window_ms: float = setting(
-        64.0,
+        128.0,
         "Length of the frames of the spectrogram, in milliseconds, rounded to a power of two of samples.",
         minimum=1.0,
         maximum=1_000.0,
     )
     hop_ms: float = setting(
-        16.0,
+        32.0,
         "Distance of the frames of the spectrogram, in milliseconds, rounded to a power of two of samples; at most "
         "half of --window_ms.",
         minimum=0.5,
