@@ -118,8 +118,8 @@ class BandBlock(nn.Module):
 class BandNet(nn.Module):
     """The bandnet of flags/bandnet.flags, for one channel."""
 
-    LENGTH, HOP, LEVEL_FRAMES = 1_024, 256, 33
-    BANDS = ((16, 4), (8, 8), (8, 16), (8, 32))  # (number of bands, frequencies in each)
+    LENGTH, HOP, LEVEL_FRAMES = 2_048, 512, 33
+    BANDS = ((16, 8), (8, 16), (8, 32), (8, 64))  # (number of bands, frequencies in each)
 
     def __init__(self, filters: int = 64, mix_filters: int = 16, n_blocks: int = 6) -> None:
         super().__init__()
