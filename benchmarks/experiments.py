@@ -246,7 +246,8 @@ def main(arguments: list[str]) -> int:
     """Runs the named experiments, or all of them, and writes the page after each run."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     options = flags.FLAGS
-    known = experiments(options.more_soundfonts, f"{options.midi_dir},{options.more_midi}", options.solos)
+    all_midi = ",".join(filter(None, (options.midi_dir, options.more_midi)))
+    known = experiments(options.more_soundfonts, all_midi, options.solos)
     try:
         for name in arguments[1:]:
             experiment, _, row = name.partition("/")
