@@ -108,7 +108,6 @@ ABLATIONS = {
     "128 ms every 32 ms, 96 filters": ("--window_ms=128", "--hop_ms=32", "--filters=96"),
     "128 ms every 32 ms, chunks of 1 s": ("--window_ms=128", "--hop_ms=32", *SHORT_CHUNKS),
     "256 ms every 64 ms": ("--window_ms=256", "--hop_ms=64"),
-    "complex masks": ("--complex_masks",),
     "4 bands per octave": ("--bands_per_octave=4",),
     "12 bands per octave": ("--bands_per_octave=12",),
     "lowest bands of 125 Hz": ("--band_hz=125",),

@@ -10,6 +10,10 @@ import subprocess
 import sys
 from typing import Any
 
+# As the commands have it (sourcesep/cli/common.py); this module is imported before TensorFlow.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "true")
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 

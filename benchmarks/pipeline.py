@@ -18,8 +18,6 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
 import mido
 import numpy as np
 from absl import app, flags

@@ -9,7 +9,6 @@ time. Each measurement runs in a process of its own.
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -17,8 +16,6 @@ import time
 from collections.abc import Callable
 
 from benchmarks.machine import ROOT, measure
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 THIS = "benchmarks.training"
 

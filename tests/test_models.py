@@ -35,12 +35,7 @@ VARIANTS = {
     "tasnet consistent": {"model": "tasnet", "mask": "relu", "consistent": True},
     "tasnet embedding other": {"model": "tasnet", "conditioning": "embedding", "targets": ("bass",), "other": True},
     "bandnet": {"model": "bandnet"},
-    "bandnet complex binary some": {
-        "model": "bandnet",
-        "complex_masks": True,
-        "conditioning": "binary",
-        "targets": ("bass",),
-    },
+    "bandnet binary some": {"model": "bandnet", "conditioning": "binary", "targets": ("bass",)},
     "wave_u_net": {"model": "wave_u_net"},
     "wave_u_net valid learned": {"model": "wave_u_net", "padding": "valid", "upsampling": "learned"},
     "wave_u_net direct": {"model": "wave_u_net", "padding": "valid", "difference": False, "targets": ("bass",)},

@@ -29,7 +29,7 @@ def export() -> None:
     flags.DEFINE_float(
         "tflite_window_s",
         None,
-        "Length of the window that a TFLite file computes, in seconds; by default 3, or three times the receptive "
+        "Length of the window that a TFLite file computes, in seconds; by default 3, or four times the receptive "
         "field if that is more. Shorter windows answer sooner and cost more.",
     )
     flags.DEFINE_string(

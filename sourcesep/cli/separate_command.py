@@ -51,7 +51,7 @@ def separate() -> None:
         "window_s",
         None,
         "Length of the windows that the model computes at a time, in seconds; changes speed and memory, not the "
-        "result. By default 3, or three times the receptive field if that is more.",
+        "result. By default 3, or four times the receptive field if that is more.",
     )
     flags.DEFINE_integer(
         "batch_windows",

@@ -6,28 +6,29 @@ flags). A model ignores flags that are settings of other models.
 
 from __future__ import annotations
 
-import os
 import pathlib
 import time
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow logs greetings, some of them as errors
-
-import keras
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from data_gen import InputError
-from data_gen.command import exit_status
+from sourcesep.cli.common import run
 from sourcesep.config import Config, define_flags
 from sourcesep.models import MODELS, build, unconditioned
-from sourcesep.models.receptive_field import gflop_per_s, receptive_field
+
+if TYPE_CHECKING:
+    import keras
 
 HEADINGS = ("model", "sample rate", "parameters", "receptive field", "GFLOP per second of audio", "times real time")
 
 
 def describe(name: str, config: Config, measure: bool) -> tuple[str, ...]:
     """Returns a row of the table, with the columns of HEADINGS. The weights are random: costs do not depend on them."""
+    from sourcesep.models.receptive_field import gflop_per_s, receptive_field
+
     model = unconditioned(build(config), config)
     field_ms = 1_000 * receptive_field(model).samples / config.sample_rate
     return (
@@ -81,4 +82,4 @@ def _main(paths: list[str]) -> int:
 if __name__ == "__main__":
     define_flags()
     flags.DEFINE_bool("measure", False, "Also measure how fast each model runs, which takes seconds to a minute each.")
-    app.run(lambda argv: exit_status(_main, argv[1:]))
+    run(_main, __doc__)

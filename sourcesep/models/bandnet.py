@@ -53,7 +53,6 @@ class Settings(ModelSettings):
     bands_per_octave: int = setting(
         8, "Number of bands in an octave, above the bands that are as wide as --band_hz.", minimum=1, maximum=64
     )
-    complex_masks: bool = setting(False, "Masks also turn the phase.")
 
     def check(self, config: Config) -> None:
         """Raises InputError for frames that do not overlap by half."""
@@ -94,14 +93,14 @@ def build(config: Config, mixture: keras.KerasTensor, condition: keras.KerasTens
     from keras import layers
 
     from sourcesep.models.bands import (
-        ApplyMasks,
         BandJoin,
         BandSplit,
+        Masks,
         SpectralFeatures,
         divide_into_bands,
     )
     from sourcesep.models.layers import AppendRest, CropLike
-    from sourcesep.models.stft import Spectrum, Waveforms
+    from sourcesep.models.stft import MaskedWaveforms, Spectrum
 
     network: Settings = config.network
     length, hop = network.window_samples(config.sample_rate), network.hop_samples(config.sample_rate)
@@ -119,10 +118,9 @@ def build(config: Config, mixture: keras.KerasTensor, condition: keras.KerasTens
     x = layers.Conv1D(network.filters, 1, activation="relu", name="last")(x)
     n_stems = len(config.model_stems)
     n_masks = n_stems if config.stems_make_up_mixture else n_stems + 1
-    n_parts = config.channels * n_masks * (2 if network.complex_masks else 1)
-    parts = BandJoin(bands, n_parts, n_bins, dtype="float32", name="join")(x)
-    masked = ApplyMasks(n_masks, network.complex_masks, dtype="float32", name="masked")([*spectrum, parts])
-    waveforms = Waveforms(length, hop, dtype="float32", name="waveforms")(masked)
+    parts = BandJoin(bands, config.channels * n_masks, n_bins, dtype="float32", name="join")(x)
+    masks = Masks(config.channels, dtype="float32", name="masks")(parts)
+    waveforms = MaskedWaveforms(length, hop, dtype="float32", name="waveforms")([*spectrum, masks])
     stems = CropLike(dtype="float32", name="stems")([waveforms, mixture])
     return AppendRest(dtype="float32", name="rest")([mixture, stems]) if n_masks == n_stems else stems
 

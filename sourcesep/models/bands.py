@@ -254,51 +254,33 @@ class BandJoin(layers.Layer):
         return inputs[0]._replace(rows=1)
 
 
-class ApplyMasks(layers.Layer):
-    """[real, imaginary, parts] -> (real, imaginary) of masked spectra, each [batch, frame, channel * mask, frequency].
+class Masks(layers.Layer):
+    """[batch, frame, channel * part, frequency] -> [batch, frame, channel * mask, frequency], one mask less than parts.
 
-    The inputs are a spectrum, each [batch, frame, channel, frequency], and what masks are made of, [batch, frame, part,
-    frequency]: a part for each mask of each channel, of which the masks are the softmax. For complex masks, which also
-    turn the phase, as many more follow; their difference from their mean is the imaginary part of a mask. So the masks
-    of a channel add up to 1 in every frame and at every frequency.
-
-    The last mask of each channel is not applied: the output has one less. The masks of the first channel come first.
+    The masks of a channel are the softmax of its parts, and add up to 1 in every frame and at every frequency; the last
+    is left out. The parts, and the masks, of the first channel come first.
 
     Args:
-        n_masks: number of masks of each channel.
-        complex_masks: whether masks are complex.
+        n_channels: number of channels.
     """
 
     reach = pointwise
     needs_float = True  # as in Spectrum
 
-    def __init__(self, n_masks: int, complex_masks: bool, **kwargs: Any) -> None:
+    def __init__(self, n_channels: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.n_masks, self.complex_masks = n_masks, complex_masks
+        self.n_channels = n_channels
 
-    def call(self, inputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        real, imaginary, parts = inputs
-        batch, n_frames, n_channels, n_bins = ops.shape(real)
-        real, imaginary = real[:, :, :, None], imaginary[:, :, :, None]
-        parts = ops.reshape(parts, (batch, n_frames, -1, self.n_masks, n_bins))
-        turning = None
-        if self.complex_masks:
-            parts, turning = ops.split(parts, 2, axis=2)
-            turning = self._without_last(turning - ops.mean(turning, axis=3, keepdims=True))
+    def call(self, inputs: Tensor) -> Tensor:
+        batch, n_frames, n_parts, n_bins = ops.shape(inputs)
+        n_masks = n_parts // self.n_channels - 1
+        parts = ops.reshape(inputs, (batch, n_frames, self.n_channels, n_masks + 1, n_bins))
         # ops.softmax would transpose twice, which takes longer than the softmax.
         exponentials = ops.exp(parts - ops.stop_gradient(ops.max(parts, axis=3, keepdims=True)))
-        masks = self._without_last(exponentials) / ops.sum(exponentials, axis=3, keepdims=True)
-        if turning is None:
-            masked = (masks * real, masks * imaginary)
-        else:
-            masked = (masks * real - turning * imaginary, masks * imaginary + turning * real)
-        shape = (batch, n_frames, n_channels * (self.n_masks - 1), n_bins)
-        return ops.reshape(masked[0], shape), ops.reshape(masked[1], shape)
+        wanted = ops.split(exponentials, [n_masks], axis=3)[0]  # has a faster gradient than a slice
+        masks = wanted / ops.sum(exponentials, axis=3, keepdims=True)
+        return ops.reshape(masks, (batch, n_frames, self.n_channels * n_masks, n_bins))
 
-    def _without_last(self, masks: Tensor) -> Tensor:
-        return ops.split(masks, [self.n_masks - 1], axis=3)[0]  # has a faster gradient than a slice
-
-    def compute_output_shape(self, input_shape: Sequence[Shape]) -> tuple[Shape, Shape]:
-        batch, n_frames, n_channels, n_bins = input_shape[0]
-        shape = (batch, n_frames, n_channels * (self.n_masks - 1), n_bins)
-        return shape, shape
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        batch, n_frames, n_parts, n_bins = input_shape
+        return (batch, n_frames, n_parts - self.n_channels, n_bins)

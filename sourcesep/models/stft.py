@@ -13,7 +13,7 @@ import numpy as np
 from keras import layers, ops
 
 from sourcesep.models.layers import Shape, Tensor
-from sourcesep.models.reach import Reach
+from sourcesep.models.reach import Reach, join
 
 
 class Spectrum(layers.Layer):
@@ -51,8 +51,11 @@ class Spectrum(layers.Layer):
         return inputs[0].window(-1, self.length - 1, self.hop)  # the window begins with a zero
 
 
-class Waveforms(layers.Layer):
-    """(real, imaginary), each [batch, frame, channel, frequency] -> [batch, time, channel]: the inverse of Spectrum.
+class MaskedWaveforms(layers.Layer):
+    """[real, imaginary, masks] -> [batch, time, channel * mask]: a spectrum times masks, made audible.
+
+    The inputs are a Spectrum, each part [batch, frame, channel, frequency], and real masks [batch, frame, channel *
+    mask, frequency]; the masks of the first channel come first. With masks of 1 this is the inverse of Spectrum.
 
     Frames are overlapped and added. Where fewer of them overlap than length / hop, at both ends, there is no output.
 
@@ -67,28 +70,34 @@ class Waveforms(layers.Layer):
         self.length, self.hop = length, hop
         # The windows of both ways multiplied, added up over all frames that hold a sample, give 1.
         overlapping = np.square(hann(length)).reshape(-1, hop).sum(axis=0)
-        self.window = (length / 2 * hann(length) / np.tile(overlapping, length // hop)).astype(np.float32)
+        self.window = (hann(length) / 2 / np.tile(overlapping, length // hop)).astype(np.float32)
 
     def call(self, inputs: Sequence[Tensor]) -> Tensor:
-        batch, n_frames, n_channels, _ = ops.shape(inputs[0])
-        frames = _inverse(*inputs)
+        real, imaginary, masks = inputs
+        batch, n_frames, n_waveforms, n_bins = ops.shape(masks)
+        n_channels = real.shape[2]
+        masks = ops.reshape(masks, (batch, n_frames, n_channels, n_waveforms // n_channels, n_bins))
+        frames = _masked_frames(real[:, :, :, None], imaginary[:, :, :, None], masks)
+        frames = ops.reshape(frames, (batch, n_frames, n_waveforms, self.length)) * self.window
         n_parts = self.length // self.hop
         # Padding and one slice have a faster gradient than a slice of each part.
-        parts = ops.split(frames * self.window, n_parts, axis=-1)
+        parts = ops.split(frames, n_parts, axis=-1)
         blocks = sum(
             ops.pad(part, ((0, 0), (i, n_parts - 1 - i), (0, 0), (0, 0))) for i, part in enumerate(parts)
-        )  # [batch, block, channel, time]
+        )  # [batch, block, channel * mask, time]
         n_blocks = n_frames - n_parts + 1
         blocks = ops.transpose(blocks[:, n_parts - 1 : n_frames], (0, 1, 3, 2))
-        return ops.reshape(blocks, (batch, n_blocks * self.hop, n_channels))
+        return ops.reshape(blocks, (batch, n_blocks * self.hop, n_waveforms))
 
     def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
-        batch, n_frames, n_channels, _ = input_shape[0]
+        batch, n_frames, n_waveforms, _ = input_shape[2]
         time = None if n_frames is None else (n_frames - self.length // self.hop + 1) * self.hop
-        return (batch, time, n_channels)
+        return (batch, time, n_waveforms)
 
     def reach(self, inputs: Sequence[Reach]) -> Reach:
-        return inputs[0].upsampled(self.hop, self.hop - 1, self.length - self.hop - 1)  # the window begins with a zero
+        return join(inputs).upsampled(
+            self.hop, self.hop - 1, self.length - self.hop - 1
+        )  # the window begins with a zero
 
 
 def hann(length: int) -> np.ndarray:
@@ -96,28 +105,29 @@ def hann(length: int) -> np.ndarray:
     return 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / length)
 
 
-def _inverse(real: Tensor, imaginary: Tensor) -> Tensor:
-    """Computes frames [..., time] of spectra, each [..., frequency], by a forward transform, since TFLite has no other.
+@ops.custom_gradient
+def _masked_frames(real: Tensor, imaginary: Tensor, masks: Tensor) -> tuple[Tensor, Any]:
+    """Computes frames [..., time], `length` times those of the spectra (masks * real, masks * imaginary).
 
-    The spectrum of a real frame is even in its real and odd in its imaginary part. The sum of both over all frequencies
-    is a real sequence, of which the transform holds the even and the odd part of the frame (Bracewell 1983, "Discrete
-    Hartley transform"). The gradient is stated: with that of TensorFlow's rfft a training step takes 1.4 times as long.
+    TFLite has no inverse transform, but a forward one will do. The spectrum of a real frame is even in its real and odd
+    in its imaginary part. The sum of both over all frequencies, negative ones too, is a real sequence, of which the
+    transform holds the even and the odd part of the frame (Bracewell 1983, "Discrete Hartley transform"). The gradient
+    is stated: with those of TensorFlow a training step takes 1.4 times as long.
     """
     half = real.shape[-1] - 1
-    weights = np.full(half + 1, 1 / half, np.float32)
-    weights[[0, half]] /= 2  # the other frequencies stand for negative ones too
+    twice = np.full(half + 1, 2, np.float32)
+    twice[[0, half]] = 1  # the other frequencies stand for negative ones too
 
-    @ops.custom_gradient
-    def inverse(real: Tensor, imaginary: Tensor) -> tuple[Tensor, Any]:
-        def gradient(upstream: Tensor) -> tuple[Tensor, Tensor]:
-            of_real, of_imaginary = ops.rfft(upstream)
-            return weights * of_real, weights * of_imaginary
+    def gradient(upstream: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        of_real, of_imaginary = ops.rfft(upstream)
+        of_masks = twice * real * of_real + twice * imaginary * of_imaginary
+        of_real, of_imaginary = (
+            twice * ops.sum(masks * part, axis=-2, keepdims=True) for part in (of_real, of_imaginary)
+        )
+        return of_real, of_imaginary, of_masks
 
-        # At 0 and at `half` cycles the imaginary part of a real frame's spectrum is 0.
-        inner, odd = real[..., 1:half], imaginary[..., 1:half]
-        folded = [real[..., :1], inner + odd, real[..., half:], ops.flip(inner - odd, -1)]
-        even, odd = ops.rfft(ops.concatenate(folded, axis=-1))
-        frames = ops.concatenate([even + odd, ops.flip((even - odd)[..., 1:half], -1)], axis=-1)
-        return frames / (2 * half), gradient
-
-    return inverse(real, imaginary)
+    # At 0 and at `half` cycles the imaginary part of a real frame's spectrum is 0.
+    inner, odd = real[..., 1:half], imaginary[..., 1:half]
+    folded = ops.concatenate([real[..., :1], inner + odd, real[..., half:], ops.flip(inner - odd, -1)], axis=-1)
+    even, odd = ops.rfft(folded * ops.concatenate([masks, ops.flip(masks[..., 1:half], -1)], axis=-1))
+    return ops.concatenate([even + odd, ops.flip((even - odd)[..., 1:half], -1)], axis=-1), gradient
