@@ -107,6 +107,14 @@ ABLATIONS = {
     "128 ms every 32 ms": ("--window_ms=128", "--hop_ms=32"),
     "128 ms every 32 ms, 96 filters": ("--window_ms=128", "--hop_ms=32", "--filters=96"),
     "128 ms every 32 ms, chunks of 1 s": ("--window_ms=128", "--hop_ms=32", *SHORT_CHUNKS),
+    "128 ms every 32 ms, chunks of 0.5 s": (
+        *("--window_ms=128", "--hop_ms=32", "--chunk_ms=512"),
+        *("--batch_size=8", "--pool_chunks=1600", "--chunks_per_piece=24"),
+    ),
+    "128 ms every 32 ms, chunks of 1 s, 4 bands per octave": (
+        *("--window_ms=128", "--hop_ms=32", "--bands_per_octave=4"),
+        *SHORT_CHUNKS,
+    ),
     "256 ms every 64 ms": ("--window_ms=256", "--hop_ms=64"),
     "4 bands per octave": ("--bands_per_octave=4",),
     "12 bands per octave": ("--bands_per_octave=12",),
