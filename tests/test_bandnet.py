@@ -9,7 +9,7 @@ from helpers import noise
 
 from data_gen import InputError
 from sourcesep.config import Config
-from sourcesep.models import bands, build, stft
+from sourcesep.models import bands, build, copy_weights, stft
 from sourcesep.models.receptive_field import gflop_per_s
 from sourcesep.models.stft import MaskedWaveforms, Spectrum, hann
 
@@ -111,7 +111,7 @@ def test_a_quiet_recording_is_separated_as_a_loud_one():
 
 def test_a_band_sees_the_others():
     keras.utils.set_random_seed(0)
-    layer = bands.BandMix(3, 8, "glorot_uniform")
+    layer = bands.BandMix([bands.Bands(3, 1)], 8, "glorot_uniform")
     x = noise(3 * 2, 5, 4)  # band * batch
     before = layer(x).numpy()
     x[1, 2] += 1.0  # the first band of the second example, at one time
@@ -133,3 +133,29 @@ def test_the_arithmetic_of_shared_weights_counts_for_every_band():
 def test_frames_that_do_not_overlap_by_half_are_refused(config):
     with pytest.raises(InputError, match="--hop_ms=3: more than half of --window_ms=4"):
         change(config, **{**TINY, "model": "bandnet", "hop_ms": 3.0})
+
+
+def test_a_model_of_two_channels_and_twice_the_rate_begins_as_the_one_it_takes_over():
+    narrow = build(small(window_ms=32, hop_ms=8, bands_per_octave=4))
+    wide = build(small(window_ms=32, hop_ms=8, bands_per_octave=4, sample_rate=2 * RATE, channels=2))
+    assert copy_weights(narrow, wide) < wide.count_params()
+    spectrum = np.fft.rfft(noise(1, 4_000, 1), axis=1)
+    spectrum[:, 1_600:] = 0  # nothing in the bands that they do not share
+    mixture = np.fft.irfft(spectrum, 4_000, axis=1).astype(np.float32)
+    doubled = (2 * np.fft.irfft(spectrum, 8_000, axis=1)).astype(np.float32)
+    expected = narrow(mixture).numpy()
+    stems = wide(np.repeat(doubled, 2, axis=2)).numpy()[:, ::2]
+    np.testing.assert_allclose(stems[..., :4], stems[..., 4:], atol=1e-3)  # other bands differ
+    assert np.abs(expected - mixture / 4).max() > 0.003
+    np.testing.assert_allclose(stems[..., :4], expected, atol=0.005 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("values", [{"filters": 16}, {"mix_filters": 4}, {"targets": ("bass",)}])
+def test_layers_of_other_sizes_are_not_taken_over(values):
+    source, target = build(small()), build(small(sample_rate=2 * RATE, **values))
+    layers = {"filters": "split", "mix_filters": "stack0_block0_mix", "targets": "join"}
+    (name,) = values
+    before = target.get_layer(layers[name]).get_weights()
+    copy_weights(source, target)
+    for old, new in zip(before, target.get_layer(layers[name]).get_weights()):
+        np.testing.assert_array_equal(old, new)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from data_gen import InputError
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import keras
 
     from sourcesep.config import Config
+    from sourcesep.models.bands import Bands
 
 TAKES_CHANNELS = True
 KERNEL_SIZE = 3  # width of the convolutions over time, in frames
@@ -112,13 +114,12 @@ def build(config: Config, mixture: keras.KerasTensor, condition: keras.KerasTens
     spectrum = Spectrum(length, hop, dtype="float32", name="spectrum")(padded)
     features = SpectralFeatures(dtype="float32", name="features")(spectrum)
     x = BandSplit(bands, network.filters, name="split")(features)
-    n_bands = sum(group.n for group in bands)
-    x = _blocks(x, network, n_bands, condition)
+    x = _blocks(x, network, bands, condition)
     x = layers.LayerNormalization(epsilon=1e-5, center=False, scale=False, name="last_norm")(x)
     x = layers.Conv1D(network.filters, 1, activation="relu", name="last")(x)
     n_stems = len(config.model_stems)
     n_masks = n_stems if config.stems_make_up_mixture else n_stems + 1
-    parts = BandJoin(bands, config.channels * n_masks, n_bins, dtype="float32", name="join")(x)
+    parts = BandJoin(bands, config.channels, n_masks, n_bins, dtype="float32", name="join")(x)
     masks = Masks(config.channels, dtype="float32", name="masks")(parts)
     waveforms = MaskedWaveforms(length, hop, dtype="float32", name="waveforms")([*spectrum, masks])
     stems = CropLike(dtype="float32", name="stems")([waveforms, mixture])
@@ -126,7 +127,7 @@ def build(config: Config, mixture: keras.KerasTensor, condition: keras.KerasTens
 
 
 def _blocks(
-    x: keras.KerasTensor, network: Settings, n_bands: int, condition: keras.KerasTensor | None
+    x: keras.KerasTensor, network: Settings, bands: Sequence[Bands], condition: keras.KerasTensor | None
 ) -> keras.KerasTensor:
     """Builds the blocks: [band * batch, frame, filter] -> the same shape."""
     import keras
@@ -136,7 +137,7 @@ def _blocks(
     from sourcesep.models.layers import FiLM
 
     if condition is not None:
-        condition = RepeatForBands(n_bands, name="condition_of_bands")(condition)
+        condition = RepeatForBands(sum(group.n for group in bands), name="condition_of_bands")(condition)
     # As many outputs are added up as there are blocks (after Zhang, Dauphin & Ma 2019, "Fixup initialization").
     added = keras.initializers.VarianceScaling(1 / (network.stacks * network.blocks), mode="fan_in")
     for stack in range(network.stacks):
@@ -149,7 +150,7 @@ def _blocks(
             )(hidden)
             if condition is not None:
                 hidden = FiLM(name=f"{name}_film")([hidden, condition])
-            hidden = BandMix(n_bands, network.mix_filters, added, name=f"{name}_mix")(hidden)
+            hidden = BandMix(bands, network.mix_filters, added, name=f"{name}_mix")(hidden)
             x = layers.Add(name=f"{name}_sum")([x, hidden])
     return x
 

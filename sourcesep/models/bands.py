@@ -20,6 +20,7 @@ from sourcesep.models.reach import Reach, pointwise
 LEVEL_FRAMES = 33  # over which the level is averaged; odd
 COMPRESSION = 0.3  # exponent of compressed magnitudes
 FLOOR = 1e-4  # added to powers relative to the level: 40 dB below it
+LEVEL_SCALE = 1e-3  # of the power of all frequencies: about that of one of them
 SILENCE = 1e-10  # added to the level
 GAIN = 2**13  # of the spectra: SILENCE alone would be 0 in the float16 of TFLite files, and silence 0 / 0
 
@@ -60,6 +61,28 @@ def divide_into_bands(n_bins: int, bin_hz: float, band_hz: float, per_octave: in
     return tuple(groups)
 
 
+def _common(bands: Sequence[Bands], others: Sequence[Bands]) -> int:
+    """Returns how many bands, from 0 Hz on, are the same in both."""
+    widths, other_widths = ([bins for n, bins in groups for _ in range(n)] for groups in (bands, others))
+    differ = [i for i, (width, other) in enumerate(zip(widths, other_widths)) if width != other]
+    return differ[0] if differ else min(len(widths), len(other_widths))
+
+
+def _by_band(kernels: Sequence[Any]) -> list[np.ndarray]:
+    """Returns the kernels of groups of bands, each [band, ...], as a list with one for each band."""
+    return [band for kernel in kernels for band in np.asarray(kernel)]
+
+
+def _assign(kernels: Sequence[Any], by_band: Sequence[np.ndarray]) -> None:
+    """Assigns to the kernels of groups of bands the kernels of their bands, from the first on; the others stay."""
+    all_bands = [*by_band, *_by_band(kernels)[len(by_band) :]]
+    begin = 0
+    for kernel in kernels:
+        end = begin + kernel.shape[0]
+        kernel.assign(np.stack(all_bands[begin:end]))
+        begin = end
+
+
 class SpectralFeatures(layers.Layer):
     """(real, imaginary), each [batch, frame, channel, frequency] -> [batch, frame, 3 * channel, frequency].
 
@@ -72,7 +95,8 @@ class SpectralFeatures(layers.Layer):
     def call(self, inputs: Sequence[Tensor]) -> Tensor:
         real, imaginary = (GAIN * part for part in inputs)
         power = ops.square(real) + ops.square(imaginary)
-        level = ops.mean(power, axis=(2, 3))[:, :, None]  # to [batch, frame, 1]
+        # The sum over frequencies is the same at all sample rates, their mean is not.
+        level = LEVEL_SCALE * ops.sum(ops.mean(power, axis=2), axis=2, keepdims=True)  # [batch, frame, 1]
         level = ops.average_pool(level, LEVEL_FRAMES, 1, padding="same")[..., None] + GAIN**2 * SILENCE
         log_power = ops.log(power / level + FLOOR)
         scale = ops.exp((COMPRESSION - 1) / 2 * log_power) * ops.rsqrt(level)
@@ -103,6 +127,7 @@ class BandSplit(layers.Layer):
 
     def build(self, input_shape: Shape) -> None:
         n_features = input_shape[2]
+        self.n_channels = n_features // 3
         self.kernels = [
             self.add_weight(
                 shape=(n, n_features * bins, self.filters),
@@ -131,6 +156,23 @@ class BandSplit(layers.Layer):
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         batch, n_frames, _, _ = input_shape
         return (None if batch is None else self.n_bands * batch, n_frames, self.filters)
+
+    def take_over(self, other: BandSplit) -> int:
+        """Copies the weights of the bands that `other` has too. Those of one channel become those of the mean of more.
+
+        Returns:
+            How many weights were copied.
+        """
+        n, n_channels, n_others = _common(self.bands, other.bands), self.n_channels, other.n_channels
+        if self.filters != other.filters or n_others not in (1, n_channels):
+            return 0
+        copied = []
+        for kernel in _by_band(other.kernels)[:n]:
+            kernel = kernel.reshape(3, n_others, -1, self.filters) * (n_others / n_channels)
+            copied.append(np.repeat(kernel, n_channels // n_others, axis=1).reshape(-1, self.filters))
+        _assign(self.kernels, copied)
+        _assign([self.bias], _by_band([other.bias])[:n])
+        return sum(kernel.size for kernel in copied) + n * self.filters
 
     def reach(self, inputs: Sequence[Reach]) -> Reach:
         return inputs[0]._replace(rows=self.n_bands)
@@ -165,16 +207,19 @@ class BandMix(layers.Layer):
     output for a band and the channels of the band. As products of matrices, these are faster than as convolutions.
 
     Args:
-        n_bands: number of bands.
+        bands: from `divide_into_bands`.
         filters: numbers that a band shows the others.
         initializer: of the weights of the last dense layer.
     """
 
     reach = pointwise
 
-    def __init__(self, n_bands: int, filters: int, initializer: keras.initializers.Initializer, **kwargs: Any) -> None:
+    def __init__(
+        self, bands: Sequence[Bands], filters: int, initializer: keras.initializers.Initializer, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
-        self.n_bands, self.filters, self.initializer = n_bands, filters, initializer
+        self.bands, self.filters, self.initializer = tuple(bands), filters, initializer
+        self.n_bands = sum(n for n, _ in self.bands)
 
     def build(self, input_shape: Shape) -> None:
         n_channels, n_all = input_shape[-1], self.n_bands * self.filters
@@ -204,37 +249,58 @@ class BandMix(layers.Layer):
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
+    def take_over(self, other: BandMix) -> int:
+        """Copies the weights of the bands that `other` has too; these do not see the other bands at first.
+
+        Returns:
+            How many weights were copied.
+        """
+        if self.filters != other.filters or self.out.shape != other.out.shape:
+            return 0
+        n = _common(self.bands, other.bands) * self.filters
+        mix, mix_bias = np.array(self.mix), np.array(self.mix_bias)
+        mix[:, :n] = 0
+        mix[:n, :n], mix_bias[:n] = np.asarray(other.mix)[:n, :n], np.asarray(other.mix_bias)[:n]
+        copied = (other.narrow, other.narrow_bias, mix, mix_bias, other.out, other.out_bias)
+        for weight, value in zip(self.weights, copied, strict=True):
+            weight.assign(value)
+        return (
+            n**2 + n + sum(math.prod(weight.shape) for weight in copied if weight is not mix and weight is not mix_bias)
+        )
+
 
 class BandJoin(layers.Layer):
-    """[band * batch, frame, channel] -> [batch, frame, part, frequency], by a matrix for each band.
+    """[band * batch, frame, filter] -> [batch, frame, channel * part, frequency], by a matrix for each band.
 
     Frequencies above the last band get zeros.
 
     Args:
         bands: as in BandSplit.
-        n_parts: numbers for each frequency.
+        n_channels: number of channels.
+        n_parts: numbers for each frequency of a channel.
         n_bins: number of frequencies.
     """
 
-    def __init__(self, bands: Sequence[Bands], n_parts: int, n_bins: int, **kwargs: Any) -> None:
+    def __init__(self, bands: Sequence[Bands], n_channels: int, n_parts: int, n_bins: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.bands, self.n_parts, self.n_bins = tuple(bands), n_parts, n_bins
+        self.bands, self.n_channels, self.n_bins = tuple(bands), n_channels, n_bins
+        self.n_parts = n_channels * n_parts
         self.n_bands = sum(n for n, _ in self.bands)
 
     def build(self, input_shape: Shape) -> None:
-        n_channels = input_shape[-1]
-        small = keras.initializers.RandomNormal(stddev=0.3 * n_channels**-0.5)
+        filters = input_shape[-1]
+        small = keras.initializers.RandomNormal(stddev=0.3 * filters**-0.5)
         self.kernels, self.biases = [], []
         for i, (n, bins) in enumerate(self.bands):
             width = self.n_parts * bins
-            self.kernels.append(self.add_weight(shape=(n, n_channels, width), initializer=small, name=f"kernel{i}"))
+            self.kernels.append(self.add_weight(shape=(n, filters, width), initializer=small, name=f"kernel{i}"))
             self.biases.append(self.add_weight(shape=(n, 1, width), initializer="zeros", name=f"bias{i}"))
         self.multiply_adds = sum(math.prod(kernel.shape) for kernel in self.kernels)
 
     def call(self, inputs: Tensor) -> Tensor:
-        rows, n_frames, n_channels = ops.shape(inputs)
+        rows, n_frames, filters = ops.shape(inputs)
         batch = rows // self.n_bands
-        x = ops.reshape(inputs, (self.n_bands, batch * n_frames, n_channels))
+        x = ops.reshape(inputs, (self.n_bands, batch * n_frames, filters))
         ends = np.cumsum([n for n, _ in self.bands])[:-1].tolist()
         parts = []
         for (n, bins), kernel, bias, group in zip(self.bands, self.kernels, self.biases, ops.split(x, ends)):
@@ -249,6 +315,23 @@ class BandJoin(layers.Layer):
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         rows, n_frames, _ = input_shape
         return (None if rows is None else rows // self.n_bands, n_frames, self.n_parts, self.n_bins)
+
+    def take_over(self, other: BandJoin) -> int:
+        """Copies the weights of the bands that `other` has too. Those of one channel become those of each channel.
+
+        Returns:
+            How many weights were copied.
+        """
+        repeats, rest = divmod(self.n_channels, other.n_channels)
+        filters = self.kernels[0].shape[1]
+        if rest or self.n_parts != repeats * other.n_parts or filters != other.kernels[0].shape[1]:
+            return 0
+        n, n_copied = _common(self.bands, other.bands), 0
+        for weights, others in ((self.kernels, other.kernels), (self.biases, other.biases)):
+            by_band = [np.tile(band, repeats) for band in _by_band(others)[:n]]
+            _assign(weights, by_band)
+            n_copied += sum(band.size for band in by_band)
+        return n_copied
 
     def reach(self, inputs: Sequence[Reach]) -> Reach:
         return inputs[0]._replace(rows=1)
