@@ -113,6 +113,19 @@ def test_a_soundfont_of_unknown_licence_is_refused(config, tmp_path):
         make_card(config, run, [{"summary": {}, "pieces": [], "command": ""}], "")
 
 
+def test_the_card_names_whose_recordings_were_heard(config, tmp_path):
+    values = {"soundfonts": ("procedural",), "remix": 0.5}
+    name = config.instrument_names[0]
+    scored = {"summary": {}, "pieces": [], "command": ""}
+    with_solos = dataclasses.replace(config, solo_dir=(f"{name}:/somewhere/solo/winds",), **values)
+    text = make_card(with_solos, make_run(with_solos, tmp_path / "known"), [scored], "")
+    assert "- solo/winds: Philharmonia Orchestra" in text and "mixed with the recordings" in text
+    assert f"--solo_dir={name}:winds" in text and "/somewhere" not in text
+    others = dataclasses.replace(config, solo_dir=(f"{name}:/somewhere/mine",), **values)
+    with pytest.raises(InputError, match="somewhere/mine: unknown licence"):
+        make_card(others, make_run(others, tmp_path / "unknown"), [scored], "")
+
+
 def test_the_model_in_the_package_separates_songs_through_a_soundfont_that_was_not_used_in_its_training():
     run = RunDir(PRETRAINED)
     config, model = run.config(), run.model()

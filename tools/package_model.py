@@ -62,7 +62,44 @@ SOUNDS = {  # authors and licences of the SoundFonts with which models in the pa
     "Solo_strings.sf2": "Virtual Playing Orchestra; cello by Ethan Winer (public domain); Karoryfer Samples (CC0)",
     "Muldjord_kit.sf2": "Lars Muldjord; CC-BY 4.0",
     "Sonor_kit.sf2": "SamsSonor; CC-BY-SA 4.0",
+    "Electric_pianos.sf2": "Greg Sullivan; CC-BY 3.0",
+    "Emily_distorted.sf2": "Karoryfer Samples, distorted here; CC0",
+    "Headroom_piano.sf2": "Bengt Nilsson; CC-BY 4.0",
+    "Old_piano_FB.sf2": "FreePats; CC0",
+    "Philharmonia_strings.sf2": "Philharmonia Orchestra; CC-BY-SA 3.0",
+    "Philharmonia_winds.sf2": "Philharmonia Orchestra; CC-BY-SA 3.0",
+    "Salamander_piano.sf2": "Alexander Holm; CC-BY 3.0",
+    "VPO_others.sf2": "as VPO_strings.sf2",
+    "Winds_brass.sf2": "Karoryfer Samples; CC0, and MTG, Ixox; CC-BY 4.0",
+    **{
+        f"H2_{kit}.sf2": f"drum kit of Hydrogen, {licence}"
+        for kit, licence in {
+            "BJA_Pacific": "Luc Tanguay, B. J. Anderson; CC-BY-SA 3.0",
+            "ColomboAcousticDrumkit": "Marcos Guglielmetti; GPL-2 with an exception for compositions",
+            "ElectricEmpireKit": "Artemiy Pavlov; GPL-2",
+            "ForzeeStereo": "V. Sadovnikov, A. Belokurov; GPL-2",
+            "GMRockKit": "Glen MacArthur, Sebastian Moors; GPL",
+            "HardElectro1": "Artemiy Pavlov; GPL-2",
+            "Millo_MultiLayered2": "Emiliano Grilli; GPL-2",
+            "TR808EmulationKit": "Artemiy Pavlov; GPL",
+            "rumpf_kit_z01_h2": "Emanuel Rumpf; CC-BY 3.0",
+        }.items()
+    },
     "procedural": "computed by this package",
+}
+SOLOS = {  # authors and licences of the folders of recordings in --solo_dir, by the last two parts of their paths
+    "data/voices": "spoken and sung by espeak-ng (data_gen.make_voices)",
+    "solo/voice": "Berklee sound library (OLPC; CC-BY 3.0), announcements of Asterisk (Allison Smith, Digium; CC-BY-SA "
+    "3.0), LibriSpeech (CC-BY 4.0), waveform-playlist (MIT)",
+    "solo/winds": "Philharmonia Orchestra (CC-BY-SA 3.0), Mihai Sorohan (CC-BY 3.0)",
+    "solo/synth": "loops of LMMS (GPL-2)",
+    "solo/drums": "loops of Sonic Pi (CC0) and LMMS (GPL-2)",
+    "solo/bass": "Philharmonia Orchestra (CC-BY-SA 3.0), loops of LMMS (GPL-2)",
+    "solo/guitar": "Philharmonia Orchestra (CC-BY-SA 3.0)",
+    "solo/strings": "Philharmonia Orchestra (CC-BY-SA 3.0)",
+    "solo_songs/drums": "Everything is Remixed (Software-Entwicklungskit; CC0), clingo-mixer and IoSR (MIT)",
+    "solo_songs/vocals": "the songs of solo_songs/drums, waveform-playlist (MIT)",
+    "solo_songs/guitar": "songs of Frets on Fire: Muldjord (CC-BY-SA 3.0), Carlos Viola Iborra (free, as MIT)",
 }
 COMMANDS = "## The commands that trained it, in their order\n\n"
 
@@ -77,12 +114,12 @@ export.py takes it too; model.tflite is the same model for LiteRT, by tools/pack
 - **Data**: {n_songs} openly licensed MIDI files: songs of games (Freedoom, Simutrans, EasyRPG and others, under BSD,
   Artistic, CC-BY, CC0 and zlib licences), string quartets and songs for voice and piano (OpenScore, CC0), and drummers
   (Groove MIDI data set, Gillick et al. 2019, Magenta; CC-BY 4.0). None is included here. They were played through the
-  SoundFonts below; no recorded music was used.
+  SoundFonts below{beside}.
 - **Licence** of the weights: MIT, like the package.
 - **Training**: batches of {config.batch_size} chunks of {config.chunk_ms:g} ms, loss {config.loss}; steps and
   minutes are at the end of this page.
-- **Limits**: it knows instruments that are played from MIDI, with effects on them, but neither recorded music nor
-  voices. Sounds that were not in its training end up in the stem of other, or in the stem that they resemble.
+- **Limits**: it knows instruments that are played from MIDI, with effects on them, and hardly any recorded music.
+  Sounds that were not in its training end up in the stem of other, or in the stem that they resemble.
 
 ## Scores
 
@@ -98,11 +135,11 @@ the model gains over the constant in a song. From
 
 ## Sounds
 
-Those of FreePats, Karoryfer Samples, AKAI, the Virtual Playing Orchestra, Lars Muldjord and SamsSonor (the folder
-fonts_v1) were made from SFZ libraries with data_gen.make_soundfont.
+SoundFonts in the folders fonts_v1 and fonts_v2 were made with data_gen.make_soundfont, from SFZ libraries and kits of
+Hydrogen.
 
 {sounds}
-
+{solos}
 {commands}"""
 SITTING = """{config.steps:,} steps in {minutes:.0f} minutes, {processor}:
 
@@ -137,6 +174,10 @@ def make_card(config: Config, run: RunDir, scored: Sequence[dict[str, Any]], bef
     if unknown := [font for font in fonts if font not in SOUNDS]:
         raise InputError(f"{', '.join(unknown)}: unknown licence; add it to SOUNDS in tools/package_model.py")
     heard = [font for font in SOUNDS if font in commands or font in fonts]  # in earlier trainings too
+    solos = [solo for sitting in sittings for solo in sitting.solos]
+    if unknown := [solo for solo in solos if solo not in SOLOS]:
+        raise InputError(f"{', '.join(unknown)}: unknown licence; add it to SOLOS in tools/package_model.py")
+    solo_lines = [f"- {solo}: {SOLOS[solo]}" for solo in SOLOS if solo in solos]
     return CARD.format(
         config=config,
         outputs=", ".join(config.stem_names),
@@ -145,6 +186,8 @@ def make_card(config: Config, run: RunDir, scored: Sequence[dict[str, Any]], bef
         n_songs=n_songs,
         n_test=len({piece["name"] for piece in scored[0]["pieces"]}),
         sounds="\n".join(f"- {font}: {SOUNDS[font]}" for font in heard),
+        beside=" and mixed with the recordings of single instruments and voices named there" if solos else "",
+        solos="\nRecordings of one instrument or voice each:\n\n" + "\n".join(solo_lines) + "\n" if solos else "",
         evaluations="\n".join(f"    python {one['command']}" for one in scored),
         table="\n".join(lines),
         commands=commands,
@@ -157,11 +200,13 @@ class Sitting(NamedTuple):
     Attributes:
         text: its steps, its minutes and its command.
         soundfonts: names of the SoundFonts that it heard.
+        solos: its folders of recordings of one instrument each, by the last two parts of their paths.
         start_from_package: whether it began with the weights in the package.
     """
 
     text: str
     soundfonts: list[str]
+    solos: list[str]
     start_from_package: bool
 
 
@@ -176,6 +221,10 @@ def list_sittings(run: RunDir) -> list[Sitting]:
         config,
         midi_dir=",".join(map(os.path.basename, config.midi_dir.split(","))),
         soundfonts=tuple(os.path.basename(os.path.normpath(path)) for path in config.soundfonts),
+        solo_dir=tuple(
+            f"{name}:{os.path.basename(os.path.normpath(folder))}"
+            for name, _, folder in (solo.partition(":") for solo in config.solo_dir)
+        ),
     )
     if earlier:
         shown = dataclasses.replace(shown, start_from=f"runs/{os.path.basename(config.start_from)}")
@@ -185,7 +234,8 @@ def list_sittings(run: RunDir) -> list[Sitting]:
         config=shown, minutes=training_time_s(losses) / 60, processor=processor(), training=" ".join(_flags(shown))
     )
     fonts = [os.path.basename(path) for path in list_soundfonts(config)]
-    return [*earlier, Sitting(text, fonts, config.start_from == "pretrained")]
+    solos = ["/".join(pathlib.Path(solo.partition(":")[2]).parts[-2:]) for solo in config.solo_dir]
+    return [*earlier, Sitting(text, fonts, solos, config.start_from == "pretrained")]
 
 
 def list_commands(before: str, sitting: str) -> str:
