@@ -134,7 +134,7 @@ def _blocks(
     from keras import layers
 
     from sourcesep.models.bands import BandMix, RepeatForBands
-    from sourcesep.models.layers import FiLM
+    from sourcesep.models.layers import Conv1D, FiLM
 
     if condition is not None:
         condition = RepeatForBands(sum(group.n for group in bands), name="condition_of_bands")(condition)
@@ -145,7 +145,7 @@ def _blocks(
             name = f"stack{stack}_block{block}"
             # Scale and shift would triple the time that it takes, and the convolution can learn them.
             hidden = layers.LayerNormalization(epsilon=1e-5, center=False, scale=False, name=f"{name}_norm")(x)
-            hidden = layers.Conv1D(
+            hidden = Conv1D(
                 network.filters, KERNEL_SIZE, padding="same", dilation_rate=2**block, activation="relu", name=name
             )(hidden)
             if condition is not None:
