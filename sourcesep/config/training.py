@@ -109,8 +109,8 @@ class TrainingSettings:
     loss: str = setting("mae", f"Loss: a sum of weighted terms such as mae+0.5*spectrogram. Terms: {describe_terms()}.")
     start_from: str = setting(
         "",
-        "Run directory to copy initial weights from, for every layer with the same name and shapes; pretrained copies "
-        "them from the model in the package.",
+        "Run directory to copy initial weights from, for every layer with the same name and shapes, and in bandnet for "
+        "the bands that both models have; pretrained copies them from the model in the package.",
     )
     seed: int = setting(0, "Seed of all random numbers: songs, chunks, initial weights.", minimum=0)
     mixed_precision: str = setting(
