@@ -107,6 +107,11 @@ ABLATIONS = {
     "128 ms every 32 ms": ("--window_ms=128", "--hop_ms=32"),
     "128 ms every 32 ms, 96 filters": ("--window_ms=128", "--hop_ms=32", "--filters=96"),
     "128 ms every 32 ms, chunks of 1 s": ("--window_ms=128", "--hop_ms=32", *SHORT_CHUNKS),
+    "128 ms every 32 ms, chunks of 1 s from a pool of 3,200": (
+        *("--window_ms=128", "--hop_ms=32"),
+        *SHORT_CHUNKS,
+        "--pool_chunks=3200",
+    ),
     "128 ms every 32 ms, chunks of 0.5 s": (
         *("--window_ms=128", "--hop_ms=32", "--chunk_ms=512"),
         *("--batch_size=8", "--pool_chunks=1600", "--chunks_per_piece=24"),
