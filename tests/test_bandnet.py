@@ -58,7 +58,7 @@ def test_masked_frames_and_their_gradients_are_those_of_the_inverse_fourier_tran
 
     np.testing.assert_allclose(stft._masked_frames(*inputs), inverse(*inputs), atol=1e-5)
     for ours, theirs in zip(gradients(stft._masked_frames), gradients(inverse)):
-        np.testing.assert_allclose(ours, theirs, atol=1e-5 * np.abs(theirs).max())
+        np.testing.assert_allclose(ours, theirs, atol=2e-6 * np.abs(theirs).max())
 
 
 @pytest.mark.parametrize("overlap", [2, 4, 8])
@@ -97,9 +97,10 @@ def test_equal_masks_give_each_stem_its_part_of_the_mixture(hop_ms):
 
 
 def test_stems_that_make_up_the_mixture_sum_to_it():
+    keras.utils.set_random_seed(0)
     model, mixture = build(small()), noise(1, 3_001, 1)
     stems = model(mixture).numpy()
-    assert np.abs(stems - mixture / 4).max() > 0.003  # the masks differ
+    assert np.abs(stems - mixture / 4).max() > 0.01  # the masks differ
     np.testing.assert_allclose(stems.sum(axis=2, keepdims=True), mixture, atol=1e-6)
 
 
@@ -136,6 +137,7 @@ def test_frames_that_do_not_overlap_by_half_are_refused(config):
 
 
 def test_a_model_of_two_channels_and_twice_the_rate_begins_as_the_one_it_takes_over():
+    keras.utils.set_random_seed(0)
     narrow = build(small(window_ms=32, hop_ms=8, bands_per_octave=4))
     wide = build(small(window_ms=32, hop_ms=8, bands_per_octave=4, sample_rate=2 * RATE, channels=2))
     assert copy_weights(narrow, wide) < wide.count_params()

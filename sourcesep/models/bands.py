@@ -264,9 +264,7 @@ class BandMix(layers.Layer):
         copied = (other.narrow, other.narrow_bias, mix, mix_bias, other.out, other.out_bias)
         for weight, value in zip(self.weights, copied, strict=True):
             weight.assign(value)
-        return (
-            n**2 + n + sum(math.prod(weight.shape) for weight in copied if weight is not mix and weight is not mix_bias)
-        )
+        return self.count_params() - mix.size - mix_bias.size + n**2 + n
 
 
 class BandJoin(layers.Layer):

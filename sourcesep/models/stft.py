@@ -107,7 +107,9 @@ def hann(length: int) -> np.ndarray:
 
 @ops.custom_gradient
 def _masked_frames(real: Tensor, imaginary: Tensor, masks: Tensor) -> tuple[Tensor, Any]:
-    """Computes frames [..., time], `length` times those of the spectra (masks * real, masks * imaginary).
+    """Computes frames [..., mask, time], `length` times those of the spectra (masks * real, masks * imaginary).
+
+    The parts of the spectrum are [..., 1, frequency], the masks [..., mask, frequency].
 
     TFLite has no inverse transform, but a forward one will do. The spectrum of a real frame is even in its real and odd
     in its imaginary part. The sum of both over all frequencies, negative ones too, is a real sequence, of which the
