@@ -152,10 +152,28 @@ def test_a_model_of_two_channels_and_twice_the_rate_begins_as_the_one_it_takes_o
     np.testing.assert_allclose(stems[..., :4], expected, atol=0.005 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("values", [{"filters": 16}, {"mix_filters": 4}, {"targets": ("bass",)}])
-def test_layers_of_other_sizes_are_not_taken_over(values):
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_model_of_other_stems_begins_with_the_masks_of_those_that_both_have(channels):
+    def parts(model):
+        mixture = np.repeat(noise(1, 2_000, 1), model.input_shape[-1], axis=2)
+        join = keras.Model(model.input, model.get_layer("join").output)(mixture).numpy()
+        return np.moveaxis(join.reshape(-1, model.input_shape[-1], 3, 513), 2, 0)  # [part, frame, channel, frequency]
+
+    keras.utils.set_random_seed(0)
+    source = build(small(targets=("drums", "piano"), other=True))
+    target = build(small(targets=("bass", "drums"), channels=channels))  # the third mask is for what is no target
+    n_of_bass = sum(weight.size for weight in target.get_layer("join").get_weights()) // 3
+    assert copy_weights(source, target) == target.count_params() - n_of_bass
+    drums, piano, other = parts(source)
+    bass, *copied = parts(target)
+    np.testing.assert_allclose(copied, np.broadcast_to([drums, other], np.shape(copied)), atol=1e-5)
+    assert min(np.abs(bass - part).max() for part in (drums, piano, other)) > 0.01
+
+
+@pytest.mark.parametrize("values", [{"filters": 16}, {"mix_filters": 4}, {"instruments": ("organ:16-20", "pipe")}])
+def test_layers_of_other_sizes_or_stems_are_not_taken_over(values):
     source, target = build(small()), build(small(sample_rate=2 * RATE, **values))
-    layers = {"filters": "split", "mix_filters": "stack0_block0_mix", "targets": "join"}
+    layers = {"filters": "split", "mix_filters": "stack0_block0_mix", "instruments": "join"}
     (name,) = values
     before = target.get_layer(layers[name]).get_weights()
     copy_weights(source, target)

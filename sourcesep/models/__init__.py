@@ -132,8 +132,8 @@ def _build(config: Config, module: ModuleType) -> keras.Model:
 def copy_weights(source: keras.Model, target: keras.Model) -> int:
     """Copies weights into every layer of `target` for which `source` has a layer of the same name and shapes.
 
-    A layer may also know what to take from one of other shapes: then it has a method `take_over(layer)`, which returns
-    how many weights it copied.
+    A layer may know itself what to take from another one, of other shapes or for other stems: then it has a method
+    `take_over(layer)`, which returns how many weights it copied.
 
     Args:
         source, target: from `build`.
@@ -145,11 +145,11 @@ def copy_weights(source: keras.Model, target: keras.Model) -> int:
     n_copied = 0
     for layer in target.layers:
         same = known.get(layer.name)
-        if same and [w.shape for w in same.weights] == [w.shape for w in layer.weights]:
+        if same and hasattr(layer, "take_over"):
+            n_copied += layer.take_over(same)
+        elif same and [w.shape for w in same.weights] == [w.shape for w in layer.weights]:
             layer.set_weights(same.get_weights())
             n_copied += layer.count_params()
-        elif same and hasattr(layer, "take_over"):
-            n_copied += layer.take_over(same)
     return n_copied
 
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from data_gen import InputError
+from data_gen.stems import OTHER
 from sourcesep.models.settings import ModelSettings, setting
 
 if TYPE_CHECKING:
@@ -117,13 +118,13 @@ def build(config: Config, mixture: keras.KerasTensor, condition: keras.KerasTens
     x = _blocks(x, network, bands, condition)
     x = layers.LayerNormalization(epsilon=1e-5, center=False, scale=False, name="last_norm")(x)
     x = layers.Conv1D(network.filters, 1, activation="relu", name="last")(x)
-    n_stems = len(config.model_stems)
-    n_masks = n_stems if config.stems_make_up_mixture else n_stems + 1
-    parts = BandJoin(bands, config.channels, n_masks, n_bins, dtype="float32", name="join")(x)
+    # Where the stems do not make up the mixture, the rest has a mask too: it means what the stem of --other means.
+    masked = (*config.model_stems, *(() if config.stems_make_up_mixture else (OTHER,)))
+    parts = BandJoin(bands, config.channels, masked, n_bins, dtype="float32", name="join")(x)
     masks = Masks(config.channels, dtype="float32", name="masks")(parts)
     waveforms = MaskedWaveforms(length, hop, dtype="float32", name="waveforms")([*spectrum, masks])
     stems = CropLike(dtype="float32", name="stems")([waveforms, mixture])
-    return AppendRest(dtype="float32", name="rest")([mixture, stems]) if n_masks == n_stems else stems
+    return AppendRest(dtype="float32", name="rest")([mixture, stems]) if config.stems_make_up_mixture else stems
 
 
 def _blocks(

@@ -275,14 +275,16 @@ class BandJoin(layers.Layer):
     Args:
         bands: as in BandSplit.
         n_channels: number of channels.
-        n_parts: numbers for each frequency of a channel.
+        names: of the parts of a channel, a number each for every frequency.
         n_bins: number of frequencies.
     """
 
-    def __init__(self, bands: Sequence[Bands], n_channels: int, n_parts: int, n_bins: int, **kwargs: Any) -> None:
+    def __init__(
+        self, bands: Sequence[Bands], n_channels: int, names: Sequence[str], n_bins: int, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
-        self.bands, self.n_channels, self.n_bins = tuple(bands), n_channels, n_bins
-        self.n_parts = n_channels * n_parts
+        self.bands, self.n_channels, self.names, self.n_bins = tuple(bands), n_channels, tuple(names), n_bins
+        self.n_parts = n_channels * len(self.names)
         self.n_bands = sum(n for n, _ in self.bands)
 
     def build(self, input_shape: Shape) -> None:
@@ -315,20 +317,27 @@ class BandJoin(layers.Layer):
         return (None if rows is None else rows // self.n_bands, n_frames, self.n_parts, self.n_bins)
 
     def take_over(self, other: BandJoin) -> int:
-        """Copies the weights of the bands that `other` has too. Those of one channel become those of each channel.
+        """Copies the weights of the bands and the parts that `other` has too; one channel becomes each of several.
 
         Returns:
             How many weights were copied.
         """
         repeats, rest = divmod(self.n_channels, other.n_channels)
-        filters = self.kernels[0].shape[1]
-        if rest or self.n_parts != repeats * other.n_parts or filters != other.kernels[0].shape[1]:
+        shared = [name for name in self.names if name in other.names]
+        if rest or not shared or self.kernels[0].shape[1] != other.kernels[0].shape[1]:
             return 0
-        n, n_copied = _common(self.bands, other.bands), 0
+        own, theirs = ([join.names.index(name) for name in shared] for join in (self, other))
+        n_copied = 0
         for weights, others in ((self.kernels, other.kernels), (self.biases, other.biases)):
-            by_band = [np.tile(band, repeats) for band in _by_band(others)[:n]]
+            by_band = []
+            for old, new in zip(_by_band(weights)[: _common(self.bands, other.bands)], _by_band(others)):
+                # To [filter, channel, part, frequency].
+                old = old.reshape(len(old), self.n_channels, len(self.names), -1).copy()
+                new = new.reshape(len(new), other.n_channels, len(other.names), -1)[:, :, theirs]
+                old[:, :, own] = np.tile(new, (1, repeats, 1, 1))
+                n_copied += repeats * new.size
+                by_band.append(old.reshape(len(old), -1))
             _assign(weights, by_band)
-            n_copied += sum(band.size for band in by_band)
         return n_copied
 
     def reach(self, inputs: Sequence[Reach]) -> Reach:
