@@ -6,6 +6,7 @@ instrument, and the result is cut.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
 import time
@@ -17,8 +18,11 @@ from absl import app, flags
 from data_gen import fluidsynth_library, midi, synth
 from data_gen.chunks import Chunker
 from data_gen.corpus import Corpus, MidiCorpus, open_corpus
+from data_gen.effects import EffectChances
 from data_gen.instruments import parse_instruments
 from data_gen.played import PlayedStems
+from data_gen.soundfont_file import PROCEDURAL
+from data_gen.variation import Variation
 from data_gen.workers import Workers
 
 try:
@@ -34,6 +38,17 @@ def chunker(corpus: Corpus, soundfont: str) -> Chunker:
     """Returns the chunker of the published experiment; it drops nothing, so that all ways give the same chunks."""
     source = PlayedStems(corpus, INSTRUMENTS, (soundfont,), RATE)
     return Chunker(source, "train", source.names, CHUNK, chunks_per_song=CHUNKS, keep_silent=1.0, keep_solo=1.0)
+
+
+def varied(ours: Chunker) -> Chunker:
+    """Returns a chunker with every variation and effect on, and every second instrument through computed sounds."""
+    soundfonts = (*ours.source.soundfonts, PROCEDURAL)
+    variation = Variation(transpose=3, tempo=0.1, velocity=0.3, presets=0.3, reverb=0.2, chorus=0.1, timbre=0.5)
+    source = PlayedStems(ours.source.corpus, INSTRUMENTS, soundfonts, RATE, variation, remix_match=0.3)
+    chances = EffectChances(
+        equaliser=0.5, compression=0.3, saturation=0.3, room=0.3, bandwidth=0.2, codec=0.1, noise=0.3, master=0.5
+    )
+    return dataclasses.replace(ours, source=source, effects=chances, gain_db=3.0)
 
 
 def usual_way(path: str, soundfont: str, rng: np.random.Generator) -> np.ndarray:
@@ -147,6 +162,9 @@ def main(_) -> None:
         with Workers(ours, n_workers) as workers:
             label = f"sourcesep, {n_workers} worker processes" if n_workers else "sourcesep, in this process"
             rows.append((label, chunks_per_second(workers, flags.FLAGS.visits)))
+    with Workers(varied(ours), 0) as workers:
+        label = "sourcesep, everything varied, with effects and computed sounds, in this process"
+        rows.append((label, chunks_per_second(workers, flags.FLAGS.visits)))
     began_s = time.perf_counter()
     with Workers(chunker(open_corpus("", INSTRUMENTS, "all", 0), soundfont), 1) as workers:
         next(workers)
