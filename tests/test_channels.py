@@ -113,6 +113,19 @@ def test_losses_treat_both_channels_alike_and_hear_their_difference(text):
     assert float(loss(stems, estimates[..., swap])) != pytest.approx(value, rel=1e-3)
 
 
+@pytest.mark.parametrize("name", ["spectrogram", "compressed", "shares"])
+def test_spectra_of_two_channels_are_compared_from_left_right_middle_and_side(name):
+    stems, estimates = noise(3, 2_048, 4, seed=1), noise(3, 2_048, 4, seed=2)
+    loss = losses.FUNCTIONS[name]
+
+    def ways(columns):
+        left, right = columns[..., :2], columns[..., 2:]
+        return left, right, (left + right) * 0.5**0.5, (left - right) * 0.5**0.5
+
+    expected = np.mean([float(loss(*pair)) for pair in zip(ways(stems), ways(estimates))])
+    assert float(loss(stems, estimates, 2)) == pytest.approx(expected, rel=1e-5)
+
+
 def test_squared_errors_of_two_channels_are_the_mean_over_both():
     stems, estimates = noise(3, 500, 4, seed=1), noise(3, 500, 4, seed=2)
     assert float(losses.make_loss("mse", 2)(stems, estimates)) == pytest.approx(np.square(stems - estimates).mean())

@@ -104,6 +104,25 @@ def test_the_loss_of_shares_depends_on_which_stem_has_a_note_and_not_on_phase_or
     assert float(losses.shares(0.01 * STEMS, 0.01 * STEMS[..., [1, 0, 2]])) == pytest.approx(wrong, rel=0.1)
 
 
+def test_the_stated_gradient_of_spectra_is_that_of_tensorflow():
+    rows = tf.constant(STEMS[:, :2_000].transpose(0, 2, 1))  # the last frame is not complete
+
+    def gradient(compute):
+        with tf.GradientTape() as tape:
+            tape.watch(rows)
+            real, imaginary = compute(rows)
+            loss = tf.reduce_sum(real**3 + 2 * imaginary**3)
+        return tape.gradient(loss, rows)
+
+    def plain(rows):
+        spectra = tf.signal.stft(rows, losses.FRAME_SAMPLES, losses.HOP_SAMPLES)
+        return tf.math.real(spectra), tf.math.imag(spectra)
+
+    expected = gradient(plain).numpy()
+    assert not expected[..., -208:].any()  # samples in no frame
+    np.testing.assert_allclose(gradient(losses._tensorflow_spectra), expected, atol=1e-4 * np.abs(expected).max())
+
+
 def test_the_magnitudes_of_noise_are_near_its_rms():
     magnitudes = losses.magnitudes(0.1 * STEMS).numpy()
     assert np.sqrt(np.square(magnitudes).mean()) == pytest.approx(0.1, rel=0.1)

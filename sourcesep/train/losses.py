@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from sourcesep.loss_terms import FRAME_SAMPLES, TERMS, parse_loss
@@ -76,51 +77,77 @@ def _normalised_errors(stems: Tensor, estimates: Tensor) -> Tensor:
     return ops.mean(ops.square(estimates - stems), 1) / (energy + ENERGY_FLOOR)[:, None]
 
 
-def magnitudes(waveforms: Tensor) -> Tensor:
+def magnitudes(waveforms: Tensor, n_channels: int = 1) -> Tensor:
     """Linear magnitude spectrogram.
 
     Frames of FRAME_SAMPLES under a periodic Hann window; divided by the root of the window's energy, so that white
     noise of RMS r has magnitudes near r, whatever the frame length.
 
     Args:
-        waveforms: float32 [batch, time, instrument].
+        waveforms: float32 [batch, time, channel * instrument].
+        n_channels: 1, or 2 for the spectrograms of left, right, middle and side.
 
     Returns:
-        float32 [batch, instrument, frame, frequency].
+        float32 [way * batch, instrument, frame, frequency].
     """
-    real, imaginary = _spectra(waveforms)
+    real, imaginary = _spectra(waveforms, n_channels)
     return ops.sqrt(ops.square(real) + ops.square(imaginary) + MAGNITUDE_FLOOR**2)
 
 
-def _spectra(waveforms: Tensor) -> tuple[Tensor, Tensor]:
+def _spectra(waveforms: Tensor, n_channels: int) -> tuple[Tensor, Tensor]:
     """Returns the real and the imaginary parts of the spectrogram that `magnitudes` describes, without its floor."""
     rows = ops.transpose(waveforms, [0, 2, 1])
     if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf  # not at the top: other backends do without it
-
-        spectra = tf.signal.stft(rows, FRAME_SAMPLES, HOP_SAMPLES)
-        real, imaginary = tf.math.real(spectra), tf.math.imag(spectra)
+        parts = _tensorflow_spectra(rows)
     else:
-        real, imaginary = ops.stft(rows, FRAME_SAMPLES, HOP_SAMPLES, FRAME_SAMPLES, center=False)
+        parts = ops.stft(rows, FRAME_SAMPLES, HOP_SAMPLES, FRAME_SAMPLES, center=False)
+    if n_channels == 2:
+        parts = tuple(_both_ways(part, from_axis=1, to_axis=0) for part in parts)
     scale = 1.0 / math.sqrt(3 / 8 * FRAME_SAMPLES)  # the energy of a periodic Hann window is 3/8 of its length
-    return real * scale, imaginary * scale
+    return parts[0] * scale, parts[1] * scale
 
 
-def spectrogram(stems: Tensor, estimates: Tensor) -> Tensor:
+@ops.custom_gradient
+def _tensorflow_spectra(rows: Tensor) -> tuple[tuple[Tensor, Tensor], Any]:
+    """Computes `tf.signal.stft` of [batch, row, time] as its real and its imaginary parts.
+
+    The gradient is stated: with TensorFlow's, a loss with spectrograms takes 1.2 times as long.
+    """
+    import tensorflow as tf  # not at the top: other backends do without it
+
+    spectra = tf.signal.stft(rows, FRAME_SAMPLES, HOP_SAMPLES)
+
+    def gradient(of_real: Tensor, of_imaginary: Tensor) -> Tensor:
+        # An inverse transform counts all frequencies but the first and the last twice, for the negative ones.
+        half = np.full(FRAME_SAMPLES // 2 + 1, 0.5, np.float32)
+        half[[0, -1]] = 1
+        frames = tf.signal.irfft(tf.complex(half * of_real, half * of_imaginary))
+        frames *= FRAME_SAMPLES * tf.signal.hann_window(FRAME_SAMPLES)
+        covered = tf.signal.overlap_and_add(frames, HOP_SAMPLES)
+        missing = tf.shape(rows)[-1] - tf.shape(covered)[-1]  # frames that are not complete are dropped
+        return tf.pad(covered, [[0, 0], [0, 0], [0, missing]])
+
+    return (tf.math.real(spectra), tf.math.imag(spectra)), gradient
+
+
+def spectrogram(stems: Tensor, estimates: Tensor, n_channels: int = 1) -> Tensor:
     """Mean squared difference of linear magnitude spectrograms (original report, section V)."""
-    return ops.mean(ops.square(magnitudes(estimates) - magnitudes(stems)))
+    return ops.mean(ops.square(magnitudes(estimates, n_channels) - magnitudes(stems, n_channels)))
 
 
-def compressed(stems: Tensor, estimates: Tensor) -> Tensor:
+def compressed(stems: Tensor, estimates: Tensor, n_channels: int = 1) -> Tensor:
     """Mean squared distance of spectra whose magnitudes are raised to COMPRESSION, and whose phases are kept.
 
     Quiet notes count for more than their energy (Ephrat et al. 2018, "Looking to listen at the cocktail party"). Levels
     are relative to that of the mixture, in each example.
     """
-    level = ops.mean(ops.square(ops.sum(stems, -1)), 1) + ENERGY_FLOOR  # to [batch]
+    mixture = ops.sum(ops.reshape(stems, (*ops.shape(stems)[:2], n_channels, -1)), -1)
+    if n_channels == 2:
+        mixture = _both_ways(mixture, from_axis=2, to_axis=0)
+    level = ops.mean(ops.square(mixture), [1, 2]) + ENERGY_FLOOR  # to [way * batch]
 
     def compress(waveforms: Tensor) -> tuple[Tensor, Tensor]:
-        real, imaginary = (part * ops.rsqrt(level)[:, None, None, None] for part in _spectra(waveforms))
+        real, imaginary = (part * ops.rsqrt(level)[:, None, None, None] for part in _spectra(waveforms, n_channels))
         scale = (ops.square(real) + ops.square(imaginary) + POWER_FLOOR) ** ((COMPRESSION - 1) / 2)
         return scale * real, scale * imaginary
 
@@ -128,7 +155,7 @@ def compressed(stems: Tensor, estimates: Tensor) -> Tensor:
     return ops.mean(sum(ops.square(distance) for distance in distances))
 
 
-def shares(stems: Tensor, estimates: Tensor) -> Tensor:
+def shares(stems: Tensor, estimates: Tensor, n_channels: int = 1) -> Tensor:
     """KL divergence between how the stems and how the estimates divide each spectrogram bin among the instruments.
 
     Penalises energy given to the wrong instrument, in quiet examples as much as in loud ones; ignores phase, and almost
@@ -136,11 +163,13 @@ def shares(stems: Tensor, estimates: Tensor) -> Tensor:
     and likewise for the estimates. SHARE_FLOOR times the sum of the stems is added to each magnitude first. The
     divergence is averaged over the bins, weighted by the sum of the stems, and then over the examples.
     """
-    true, given = magnitudes(stems), magnitudes(estimates)
-    weights = ops.sum(true, 1)  # to [batch, frame, frequency]
-    true, given = (part + SHARE_FLOOR * weights[:, None] for part in (true, given))
-    true, given = (part / ops.sum(part, 1, keepdims=True) for part in (true, given))
-    divergences = ops.sum(true * ops.log(true / given), 1)
+    true, given = magnitudes(stems, n_channels), magnitudes(estimates, n_channels)
+    weights = ops.sum(true, 1)  # to [way * batch, frame, frequency]
+    floor = SHARE_FLOOR * weights[:, None]
+    true, given = true + floor, given + floor
+    # As the logarithm of a quotient is the difference of logarithms, the shares themselves are not needed.
+    sum_true, sum_given = ops.sum(true, 1), ops.sum(given, 1)
+    divergences = ops.sum(true * (ops.log(true) - ops.log(given)), 1) / sum_true + ops.log(sum_given / sum_true)
     weighted = ops.mean(weights * divergences, [1, 2]) / (ops.mean(weights, [1, 2]) + QUIET_MAGNITUDE)
     return ops.mean(weighted)
 
@@ -157,7 +186,7 @@ def difference(stems: Tensor, estimates: Tensor) -> Tensor:
     return -ops.mean(ops.sum(pairs * off_diagonal, [2, 3])) / (n_instruments * (n_instruments - 1))
 
 
-FUNCTIONS: dict[str, Loss] = {
+FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "mae": mae,
     "mse": mse,
     "nmse": nmse,
@@ -182,10 +211,10 @@ def make_loss(text: str, n_channels: int = 1) -> Loss:
     weights = parse_loss(text)
 
     def compute_term(name: str, stems: Tensor, estimates: Tensor) -> Tensor:
-        if n_channels == 2:
-            # Spectrograms must not see one signal follow another; what is normalised counts both channels together.
-            axis = 0 if TERMS[name].min_samples > 1 else 1
-            stems, estimates = _both_ways(stems, axis), _both_ways(estimates, axis)
+        if TERMS[name].min_samples > 1:  # a spectrogram must not see one signal follow another
+            return FUNCTIONS[name](stems, estimates, n_channels)
+        if n_channels == 2:  # one after the other in time: what is normalised counts both channels together
+            stems, estimates = (_both_ways(columns, from_axis=2, to_axis=1) for columns in (stems, estimates))
         return FUNCTIONS[name](stems, estimates)
 
     def loss(stems: Tensor, estimates: Tensor) -> Tensor:
@@ -194,7 +223,8 @@ def make_loss(text: str, n_channels: int = 1) -> Loss:
     return loss
 
 
-def _both_ways(columns: Tensor, axis: int) -> Tensor:
-    """Returns left, right, middle and side of [batch, time, channel * instrument], concatenated along an axis."""
-    left, right = ops.split(columns, 2, axis=-1)
-    return ops.concatenate([left, right, (left + right) * math.sqrt(0.5), (left - right) * math.sqrt(0.5)], axis)
+def _both_ways(columns: Tensor, from_axis: int, to_axis: int) -> Tensor:
+    """Returns left, right, middle and side, concatenated along `to_axis`, of left and right along `from_axis`."""
+    left, right = ops.split(columns, 2, axis=from_axis)
+    middle, side = (left + right) * math.sqrt(0.5), (left - right) * math.sqrt(0.5)
+    return ops.concatenate([left, right, middle, side], to_axis)
