@@ -225,7 +225,7 @@ def experiments(more_soundfonts: str, all_midi: str = "", solos: str = "") -> di
             "Which data carry over to sounds that were not heard? bandnet from random weights, 45 minutes of one core; "
             "each row adds to the one above it.",
             _adding_up(
-                (*ONE_CORE, *SHORT_CHUNKS, "--model=bandnet", "--minutes=45"),
+                (*ONE_CORE, "--model=bandnet", "--minutes=45"),
                 {
                     "one SoundFont": (),
                     "+ a SoundFont for each instrument and visit": (f"--soundfonts={more_soundfonts}",),
