@@ -170,7 +170,9 @@ def test_a_model_of_other_stems_begins_with_the_masks_of_those_that_both_have(ch
     assert min(np.abs(bass - part).max() for part in (drums, piano, other)) > 0.01
 
 
-@pytest.mark.parametrize("values", [{"filters": 16}, {"mix_filters": 4}, {"instruments": ("organ:16-20", "pipe")}])
+@pytest.mark.parametrize(
+    "values", [{"filters": 16}, {"mix_filters": 4}, {"instruments": ("organ:16-20", "pipe", "reed", "brass")}]
+)
 def test_layers_of_other_sizes_or_stems_are_not_taken_over(values):
     source, target = build(small()), build(small(sample_rate=2 * RATE, **values))
     layers = {"filters": "split", "mix_filters": "stack0_block0_mix", "instruments": "join"}

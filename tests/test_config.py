@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 
@@ -167,3 +168,10 @@ def test_a_loss_that_does_not_exist_is_refused_without_tensorflow_and_before_any
     assert done.returncode == 1
     assert done.stderr.startswith("train.py: --loss=nonsense: 'nonsense' is not a loss; known are mae, mse")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_presets_that_the_pages_name_exist():
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "flags").glob("*")]
+    named = {name for page in pages for name in re.findall(r"\bflags/\w+\.flags", page.read_text())}
+    assert "flags/quickstart.flags" in named
+    assert not [name for name in sorted(named) if not (ROOT / name).is_file()]

@@ -1,7 +1,8 @@
 """Losses: functions of (stems, estimates), both float32 [batch, time, instrument], that return a scalar.
 
 With two channels, left, right, and their sum and difference over the root of two count alike: what is the same in both
-and what is not.
+and what is not. Those with spectrograms take the number of channels too, and columns [batch, time, channel *
+instrument], since the spectra of sum and difference follow from those of left and right.
 
 They are written in keras.ops, for every backend of Keras.
 
