@@ -17,7 +17,7 @@ from sourcesep.evaluate.scores import ROWS, ZEROS
 from sourcesep.models import build
 from sourcesep.run_dir import PRETRAINED, RunDir
 from sourcesep.separate.separation import Separator
-from tools.package_model import COMMANDS, list_commands, list_sittings, make_card, pack_weights
+from tools.package_model import COMMANDS, list_commands, list_sittings, make_card, pack_weights, without_origin
 
 
 @pytest.fixture
@@ -124,6 +124,22 @@ def test_the_card_names_whose_recordings_were_heard(config, tmp_path):
     others = dataclasses.replace(config, solo_dir=(f"{name}:/somewhere/mine",), **values)
     with pytest.raises(InputError, match="somewhere/mine: unknown licence"):
         make_card(others, make_run(others, tmp_path / "unknown"), [scored], "")
+
+
+def test_the_packaged_config_names_no_folder_of_the_machine_that_trained_it(config):
+    folders = {
+        "midi_dir": "/here/midi",
+        "stems_dir": ("/here/songs",),
+        "midi_share": 0.5,
+        "solo_dir": (f"{config.instrument_names[0]}:/here/solo",),
+        "remix": 0.5,
+        "soundfonts": ("/here/a.sf2",),
+        "validate_soundfonts": ("/here/b.sf2",),
+        "validate_stems_dir": ("/here/test",),
+        "start_from": "/here/runs/before",
+    }
+    packaged = without_origin(dataclasses.replace(config, **folders))
+    assert "/here" not in packaged.to_json() and packaged.remix == 0.5
 
 
 def test_the_model_in_the_package_separates_songs_through_a_soundfont_that_was_not_used_in_its_training():

@@ -27,13 +27,14 @@ from benchmarks.runs import count_parameters, read_losses, training_time_s  # no
 from data_gen import InputError  # noqa: E402
 from data_gen.files import replacing  # noqa: E402
 from sourcesep.config import Config  # noqa: E402
+from sourcesep.config.songs import PATH_SETTINGS  # noqa: E402
 from sourcesep.evaluate.scores import CONSTANT, IDEAL, MODEL  # noqa: E402
 from sourcesep.models.settings import as_flag  # noqa: E402
 from sourcesep.run_dir import PRETRAINED, RunDir  # noqa: E402
 from sourcesep.separate.tflite_model import PACKAGED  # noqa: E402
 from sourcesep.sources import list_soundfonts, open_played  # noqa: E402
 
-MAX_BYTES = 10_000_000  # largest file of weights in the package
+MAX_BYTES = 25_000_000  # largest file of weights in the package
 LEAST_TFLITE_DB = 45.0  # the TFLite file must be this close to the weights: SDR in dB, on noise
 SOUNDS = {  # authors and licences of the SoundFonts with which models in the package may have been trained
     "FluidR3_GM.sf2": "Frank Wen; MIT",
@@ -88,6 +89,7 @@ SOUNDS = {  # authors and licences of the SoundFonts with which models in the pa
     "procedural": "computed by this package",
 }
 SOLOS = {  # authors and licences of the folders of recordings in --solo_dir, by the last two parts of their paths
+    "solo/piano": "Kimiko Ishizaka (Open Goldberg Variations, Open WTC; CC0)",
     "data/voices": "spoken and sung by espeak-ng (data_gen.make_voices)",
     "solo/voice": "Berklee sound library (OLPC; CC-BY 3.0), announcements of Asterisk (Allison Smith, Digium; CC-BY-SA "
     "3.0), LibriSpeech (CC-BY 4.0), waveform-playlist (MIT)",
@@ -265,6 +267,14 @@ def _decibels(statistics: dict[str, Any] | None) -> str:
     return f"{round(statistics['median'], 1) + 0.0:.1f}"  # no -0.0
 
 
+def without_origin(config: Config) -> Config:
+    """Returns the config of a run without this machine's folders, which users do not have, and without --start_from."""
+    fields = config.setting_fields()
+    return dataclasses.replace(
+        config, **{name: fields[name].default for name in (*PATH_SETTINGS, "midi_share", "start_from")}
+    )
+
+
 def pack_weights(source: pathlib.Path, target: pathlib.Path) -> None:
     """Copies a file of Keras weights, with its arrays as float16, compressed, and with checksums."""
     kept = {"dtype": np.float16, "compression": "gzip", "shuffle": True, "fletcher32": True}
@@ -322,9 +332,7 @@ def main(_) -> int:
     except (InputError, OSError) as error:
         print(f"package_model.py: {error}", file=sys.stderr)
         return 1
-    # Users do not have this machine's folders, and a run cannot start from itself.
-    kept = dataclasses.replace(config, midi_dir="", soundfonts=(), start_from="")
-    (PRETRAINED / "config.json").write_text(kept.to_json())
+    (PRETRAINED / "config.json").write_text(without_origin(config).to_json())
     (PRETRAINED / "README.md").write_text(card)
     return 0
 
