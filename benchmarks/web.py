@@ -74,9 +74,8 @@ def measure_speed() -> None:
     for n_threads in (1, 2):
         rows.append((f"Python, LiteRT, {n_threads} thread(s)", _fastest_s(Separator.from_tflite, noise, n_threads)))
     rows.append(("Python, TensorFlow", _fastest_s(Separator.from_run, noise)))
-    print(
-        f"{SECONDS} s of {CHANNELS} channel(s) at {RATE:,} Hz with the packaged model.\n\n| | times real time |\n|---|---:|"
-    )
+    print(f"{SECONDS} s of {CHANNELS} channel(s) at {RATE:,} Hz with the packaged model.\n")
+    print("| | times real time |\n|---|---:|")
     for name, seconds in rows:
         print(f"| {name} | {SECONDS / seconds:.1f} |")
 
