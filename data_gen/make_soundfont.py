@@ -3,11 +3,15 @@
 A source is an SFZ file, a Hydrogen drum kit (its drumkit.xml or the folder of it), or a folder of sound files named by
 note (Piano_C#4.wav; C4 is key 60) or by drum (kick.wav, snare_1.wav). INSTRUMENT is a known instrument or a General
 MIDI program, counted from 0; drums need none.
+
+Some SFZ files are mapped as music for their instrument is written, basses an octave above what sounds. Another SFZ file
+moves them: `<control> octave_offset=-1 #include "bass.sfz"`.
 """
 
 from __future__ import annotations
 
 import collections
+import dataclasses
 import os
 import pathlib
 import re
@@ -23,7 +27,7 @@ from data_gen import InputError
 from data_gen import soundfont_file as sf
 from data_gen.command import exit_status
 from data_gen.instruments import CANDIDATES, DRUM_BANK
-from data_gen.sfz import read_regions
+from data_gen.sfz import read_regions, velocity_gains
 from data_gen.soundfont_file import Preset, Sample, Zone, timecents, write_soundfont
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".aif", ".aiff", ".mp3")
@@ -57,7 +61,7 @@ def read_source(text: str) -> Preset:
         files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
         keys = {file: key for file in files if (key := note_key(file.stem)) is not None}
         if target == "drums" or (not target and 2 * len(keys) <= len(files)):
-            bank, program, zones = DRUM_BANK, 0, _drum_zones((file, file.stem, None) for file in files)
+            bank, program, zones = DRUM_BANK, 0, _drum_zones(files)
         else:
             bank, program = _place(target, text)
             zones = _note_zones(keys)
@@ -174,43 +178,99 @@ def _note_zones(keys: dict[pathlib.Path, int]) -> list[Zone]:
 
 
 def _layers(samples: Sequence[Sample], keys: tuple[int, int], generators: dict[int, int]) -> list[Zone]:
-    """Returns one zone for each sample, the soft ones for low velocities."""
-    ordered = sorted(samples, key=lambda sample: float(np.abs(sample.data).max(initial=0)))
+    """Returns one zone for each sample, the soft ones for low velocities.
+
+    A soft recording is soft already: what it lacks to the loudest is not taken off by the velocity once more. Where it
+    lacks enough, it plays at its own level at the highest velocity of its zone.
+    """
+    peaks_db = {sample: 20 * np.log10(np.abs(sample.data).max(initial=1e-5)) for sample in samples}
+    ordered = sorted(samples, key=peaks_db.__getitem__)
     bounds = np.round(np.linspace(0, 128, len(ordered) + 1)).astype(int).tolist()
-    return [Zone(s, keys, (low, high - 1), generators) for s, low, high in zip(ordered, bounds, bounds[1:])]
-
-
-def _drum_zones(files: Iterable[tuple[pathlib.Path, str, int | None]]) -> list[Zone]:
-    """Returns zones of (file, name of the drum, key or None); keys of General MIDI come from the names."""
-    by_key: dict[int, list[pathlib.Path]] = collections.defaultdict(list)
-    for file, name, key in files:
-        for one in drum_keys(name) or (() if key is None else (key,)):
-            by_key[one].append(file)
-    read: dict[pathlib.Path, Sample] = {}
     zones: list[Zone] = []
-    for key, of_key in sorted(by_key.items()):
-        samples = [read.setdefault(file, read_sample(file)) for file in dict.fromkeys(of_key)]
-        generators = {sf.ROOT_KEY: key, sf.RELEASE: timecents(5.0)}  # it rings on after the release
-        generators |= {sf.EXCLUSIVE: 1} if key in (42, 44, 46) else {}
-        zones += _layers(samples, (key, key), generators)
+    for sample, low, end in zip(ordered, bounds, bounds[1:]):
+        lacking_db = peaks_db[ordered[-1]] - peaks_db[sample]
+        curve = (2.0, float(min(lacking_db, 40 * np.log10(127 / (end - 1)))))
+        zones.append(Zone(sample, keys, (low, end - 1), generators, curve))
     return zones
 
 
+def _drum_zones(files: Iterable[pathlib.Path]) -> list[Zone]:
+    """Returns the zones of files that are named by their drum, on its keys in General MIDI."""
+    by_key: dict[int, list[pathlib.Path]] = collections.defaultdict(list)
+    for file in files:
+        for key in drum_keys(file.stem):
+            by_key[key].append(file)
+    read: dict[pathlib.Path, Sample] = {}
+    zones: list[Zone] = []
+    for key, of_key in sorted(by_key.items()):
+        samples = [read.setdefault(file, read_sample(file)) for file in of_key]
+        zones += _layers(samples, (key, key), _drum_generators(key))
+    return zones
+
+
+def _drum_generators(key: int) -> dict[int, int]:
+    """Returns how a drum plays: at its own pitch, ringing on after the release; hi-hats stop each other."""
+    return {sf.ROOT_KEY: key, sf.RELEASE: timecents(5.0)} | ({sf.EXCLUSIVE: 1} if key in (42, 44, 46) else {})
+
+
 def _hydrogen_zones(kit: pathlib.Path) -> list[Zone]:
-    """Returns the zones of a Hydrogen kit: of each instrument the files of its layers."""
+    """Returns the zones of a Hydrogen kit, as loud as Hydrogen plays them.
+
+    It multiplies a sample by the velocity from 0 to 1 and by the gains of layer, component and instrument
+    (Sampler::renderNote in its src/core/Sampler/Sampler.cpp). Instruments for one key would sound together here, and so
+    would layers for one velocity: the first is kept, of instruments one that is named by its drum.
+
+    Raises InputError if the kit cannot be read.
+    """
     try:
         root = xml.etree.ElementTree.parse(kit).getroot()
     except (OSError, xml.etree.ElementTree.ParseError) as error:
         raise InputError(f"{kit}: cannot be read ({error})") from None
     for element in root.iter():
         element.tag = element.tag.rpartition("}")[2]  # newer kits have a name space
-    files: list[tuple[pathlib.Path, str, int | None]] = []
-    for number, instrument in enumerate(root.iter("instrument")):
-        key = int(instrument.findtext("midiOutNote") or 60)
-        key = 36 + number if key == 60 else key  # 60 is what the program writes where nobody chose one
-        names = [name.text for name in instrument.iter("filename") if name.text]
-        files += [(kit.parent / name, instrument.findtext("name") or "", min(key, 127)) for name in names]
-    return _drum_zones((file, name, key) for file, name, key in files if file.is_file())
+    by_key: dict[int, list[Zone]] = {}
+    named = [(drum_keys(element.findtext("name") or ""), element) for element in root.iter("instrument")]
+    for number, (keys, instrument) in sorted(enumerate(named), key=lambda entry: not entry[1][0]):
+        own = int(instrument.findtext("midiOutNote") or 60)
+        own = 36 + number if own == 60 else own  # 60 is what the program writes where nobody chose one
+        free = [key for key in keys or (min(own, 127),) if key not in by_key]
+        layers = _hydrogen_layers(kit.parent, instrument) if free else []
+        for key in free if layers else ():
+            by_key[key] = [Zone(s, (key, key), span, _drum_generators(key), curve) for s, span, curve in layers]
+    zones = [zone for _, of_key in sorted(by_key.items()) for zone in of_key]
+    curves = [zone.velocity_curve for zone in zones]
+    tops = [max(1, zone.velocities[1]) / 127 for zone in zones]
+    loudest_db = max((db + 20 * exponent * np.log10(top) for top, (exponent, db) in zip(tops, curves)), default=0.0)
+    return [
+        dataclasses.replace(zone, velocity_curve=(exponent, db - loudest_db))
+        for zone, (exponent, db) in zip(zones, curves)
+    ]
+
+
+def _hydrogen_layers(
+    folder: pathlib.Path, instrument: xml.etree.ElementTree.Element
+) -> list[tuple[Sample, tuple[int, int], tuple[float, float]]]:
+    """Returns (sample, velocities, velocity curve) of each layer of an instrument whose file is there."""
+
+    def number(element: xml.etree.ElementTree.Element, name: str, default: float) -> float:
+        return float(element.findtext(name) or default)
+
+    exponent = 0.0 if instrument.findtext("applyVelocity") == "false" else 1.0
+    layers = []
+    for component in instrument.findall("instrumentComponent") or [instrument]:  # which sound together
+        starts: dict[int, tuple[pathlib.Path, float]] = {}
+        for layer in component.findall("layer") or [component]:
+            file = folder / (layer.findtext("filename") or "")
+            gains = [number(element, "gain", 1.0) for element in {instrument, component, layer}]
+            gain = number(instrument, "volume", 1.0) * float(np.prod(gains))
+            if file.is_file():
+                start = min(127, round(128 * number(layer, "min", 0.0)))
+                starts.setdefault(start, (file, float(20 * np.log10(max(gain, 1e-5)))))
+        bounds = [0, *sorted(starts)[1:], 128]  # kits leave small holes between layers, and overlaps
+        for start, low, end in zip(sorted(starts), bounds, bounds[1:]):
+            file, db = starts[start]
+            layers.append((read_sample(file), (low, end - 1), (exponent, db)))
+    return layers
 
 
 # ---- SFZ ------------------------------------------------------------------------------------------------------------
@@ -284,7 +344,20 @@ def _sfz_zone(
         velocities[0] = int(number("xfin_lovel", 0) + number("xfin_hivel", 0)) // 2 + 1
     if "xfout_lovel" in opcodes:
         velocities[1] = int(number("xfout_lovel", 127) + number("xfout_hivel", 127)) // 2
-    return Zone(read[what], keys, (velocities[0], velocities[1]), generators)
+    curve = _power_of_velocity(velocity_gains(opcodes), velocities[0], velocities[1])
+    return Zone(read[what], keys, (velocities[0], velocities[1]), generators, curve)
+
+
+def _power_of_velocity(gains: np.ndarray, low: int, high: int) -> tuple[float, float]:
+    """Returns the velocity curve of a zone (exponent, gain in dB) that is nearest to gains at velocities low to high.
+
+    SoundFonts have the powers of the velocity. A line from 0 to full level at the top of a layer is one of them.
+    """
+    low = min(max(1, low), 126)
+    velocity = np.arange(low, max(low + 1, min(127, high)) + 1)
+    gain = np.maximum(gains[velocity], 1e-3)
+    exponent, gain_db = np.polyfit(20 * np.log10(velocity / 127), 20 * np.log10(gain), 1, w=gain)
+    return round(float(exponent), 2), round(float(gain_db), 1)
 
 
 def main(arguments: list[str]) -> int:

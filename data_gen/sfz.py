@@ -1,6 +1,6 @@
 """Reads SFZ files: the regions that sound when a key is struck and every controller and key switch is where it starts.
 
-The opcodes are those of sfzformat.info. `#include` and `#define` are followed, opcodes are inherited from the headers
+The opcodes are those of sfzformat.com. `#include` and `#define` are followed, opcodes are inherited from the headers
 above. Of takes that replace each other (round robin, random), the first is kept, since a SoundFont has no such choice.
 Where no switch is said to be on at the start, it is the first in the file.
 """
@@ -13,20 +13,27 @@ import pathlib
 import re
 from collections.abc import Callable, Mapping
 
+import numpy as np
+
 from data_gen import InputError
 
 _LEVELS = ("global", "master", "group", "region")
 _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.S)
 _DIRECTIVE = re.compile(r'#define\s+(\$\w+)\s+(\S+)|#include\s+"([^"]*)"')
 _OPCODE = re.compile(r"([\w#$]+)=(.*?)(?=\s+[\w#$]+=|\s*$)", re.M)
-_ENVELOPE = {"ampeg_attack": 0, "ampeg_decay": 0, "ampeg_sustain": 100, "ampeg_release": 0}  # and where they start
+# Opcodes to which controllers add, and where they start.
+_MODULATED = {"ampeg_attack": 0, "ampeg_decay": 0, "ampeg_sustain": 100, "ampeg_release": 0, "amp_veltrack": 100}
+_RISE = np.linspace(0, 1, 128)
+_CURVES = (_RISE, 2 * _RISE - 1, 1 - _RISE, 1 - 2 * _RISE, _RISE**2, _RISE**0.5, (1 - _RISE) ** 0.5)  # those of ARIA
+_BY_CONTROLLER = re.compile(r"(volume|gain|amplitude|tune|pitch|amp_veltrack|ampeg_\w+?)_?(?:on)?cc(\d+)")
 _CONTROLLERS = {"7": 100.0, "10": 64.0, "11": 127.0}  # where controllers start: volume, position, expression
 
 
 def read_regions(path: pathlib.Path, key_of: Callable[[str], int | None]) -> list[dict[str, str]]:
     """Returns the opcodes of each region that a struck key plays, with `sample` relative to the folder of the file.
 
-    Volumes of all levels and what controllers add to it are summed in `volume`, in dB, likewise `tune` in cents.
+    Volumes of all levels and what controllers add to it along their curves are summed in `volume`, in dB, likewise
+    `tune` in cents.
 
     Args:
         path: of the SFZ file.
@@ -37,10 +44,13 @@ def read_regions(path: pathlib.Path, key_of: Callable[[str], int | None]) -> lis
     control: dict[str, str] = {}
     inherited: dict[str, dict[str, str]] = {}
     regions: list[dict[str, str]] = []
+    curves = dict(enumerate(_CURVES))
     for header, body in re.findall(r"<(\w+)>([^<]*)", _expanded(path)):
         opcodes = {name: value.strip() for name, value in _OPCODE.findall(body)}
         if header == "control":
             control |= opcodes
+        elif header == "curve":
+            curves[int(_number(opcodes.get("curve_index", ""), len(curves)))] = _curve(r"v(\d+)", opcodes)
         elif header in _LEVELS:
             if "sample" in opcodes:
                 opcodes["default_path"] = control.get("default_path", "")
@@ -65,13 +75,28 @@ def read_regions(path: pathlib.Path, key_of: Callable[[str], int | None]) -> lis
         return None not in (low, start, high) and low <= start <= high  # type: ignore[operator]
 
     settled = (
-        _settled(region, control, controllers)
+        _settled(region, control, controllers, curves)
         for region in regions
         if not region.get("sample", "*").startswith("*")  # *silence and computed waves
         and _is_struck(region, controllers)
         and is_switched_on(region)
     )
     return [region for region in settled if region]
+
+
+def velocity_gains(region: Mapping[str, str]) -> np.ndarray:
+    """Returns the gains of a region at velocities 0 to 127: amp_velcurve_N, else squares; less deep by amp_veltrack."""
+    points = r"amp_velcurve_(\d+)"
+    gains = _curve(points, region) if any(re.fullmatch(points, name) for name in region) else _RISE**2
+    track = _number(region.get("amp_veltrack", ""), 100) / 100
+    return 1 - track * (1 - gains) if track >= 0 else -track * (1 - gains)
+
+
+def _curve(points: str, opcodes: Mapping[str, str]) -> np.ndarray:
+    """Returns a curve at 0 to 127: lines between the points that some opcodes give, 0 and 1 at ends that none gives."""
+    known = {0: 0.0, 127: 1.0}
+    known |= {int(m[1]): _number(value, 0) for name, value in opcodes.items() if (m := re.fullmatch(points, name))}
+    return np.interp(np.arange(128), sorted(known), [known[place] for place in sorted(known)])
 
 
 def _expanded(path: pathlib.Path) -> str:
@@ -135,23 +160,26 @@ def _switch(region: Mapping[str, str]) -> tuple[str, str] | None:
 
 
 def _settled(
-    region: Mapping[str, str], control: Mapping[str, str], controllers: Mapping[str, float]
+    region: Mapping[str, str],
+    control: Mapping[str, str],
+    controllers: Mapping[str, float],
+    curves: Mapping[int, np.ndarray],
 ) -> dict[str, str] | None:
     """Returns the opcodes with the place of the sample, and level and tuning as controllers start; None if silent."""
     db, cents, gain = 0.0, 0.0, _number(region.get("amplitude", "100"), 100) / 100
-    envelope: dict[str, float] = {}
+    modulated: dict[str, float] = {}
     for opcode, text in region.items():
         value = _number(text, 0)
         if opcode in ("volume", "group_volume", "master_volume", "global_volume"):
             db += value
         elif opcode in ("tune", "pitch"):
             cents += value
-        elif match := re.fullmatch(r"(volume|gain|amplitude|tune|pitch|ampeg_\w+?)_?(?:on)?cc(\d+)", opcode):
-            change = value * controllers[match[2]] / 127
-            if match[1] in _ENVELOPE:
-                envelope[match[1]] = (
-                    envelope.get(match[1], _number(region.get(match[1], ""), _ENVELOPE[match[1]])) + change
-                )
+        elif match := _BY_CONTROLLER.fullmatch(opcode):
+            curve = curves.get(int(_number(region.get(f"{match[1]}_curvecc{match[2]}", ""), 0)), _RISE)
+            change = value * float(np.interp(controllers[match[2]], np.arange(128), curve))
+            if match[1] in _MODULATED:
+                start = _number(region.get(match[1], ""), _MODULATED[match[1]])
+                modulated[match[1]] = modulated.get(match[1], start) + change
             elif match[1] == "amplitude":
                 gain *= change / 100
             elif match[1] in ("volume", "gain"):
@@ -171,7 +199,7 @@ def _settled(
     shift = 12 * int(_number(control.get("octave_offset", "0"), 0)) + int(_number(control.get("note_offset", "0"), 0))
     return {
         **region,
-        **{name: str(value) for name, value in envelope.items()},
+        **{name: str(value) for name, value in modulated.items()},
         "sample": sample,
         "volume": str(db + 20 * math.log10(gain)),
         "tune": str(cents),

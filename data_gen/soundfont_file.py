@@ -35,6 +35,10 @@ _PRESET = np.dtype([("name", "S20"), ("program", "<u2"), ("bank", "<u2"), ("bag"
 _NAMED = np.dtype([("name", "S20"), ("bag", "<u2")])
 _BAG = np.dtype([("generator", "<u2"), ("modulator", "<u2")])
 _GENERATOR = np.dtype([("kind", "<u2"), ("value", "<i2")])
+_MODULATOR = np.dtype(
+    [("source", "<u2"), ("generator", "<u2"), ("amount", "<i2"), ("amount_source", "<u2"), ("transform", "<u2")]
+)
+_VELOCITY_CONCAVE, _VELOCITY_UP, _VELOCITY_DOWN = 0x502, 0x002, 0x102  # sources of modulators, as curves of velocity
 _SAMPLE = np.dtype(
     [("name", "S20"), ("start", "<u4"), ("end", "<u4"), ("loop_start", "<u4"), ("loop_end", "<u4"), ("rate_hz", "<u4")]
     + [("key", "u1"), ("cents", "i1"), ("link", "<u2"), ("kind", "<u2")]
@@ -71,12 +75,15 @@ class Zone:
         sample: what is played.
         keys, velocities: (lowest, highest) of each.
         generators: number of a SoundFont generator -> its value.
+        velocity_curve: (exponent, gain_db): velocity v sounds at gain_db + 20 exponent log10(v / 127) dB, but not above
+            the level of the sample. The default is that of the format.
     """
 
     sample: Sample
     keys: tuple[int, int] = (0, 127)
     velocities: tuple[int, int] = (0, 127)
     generators: Mapping[int, int] = dataclasses.field(default_factory=dict)
+    velocity_curve: tuple[float, float] = (2.0, 0.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,12 +119,14 @@ def soundfont_bytes(presets: Sequence[Preset], name: str = "sounds") -> bytes:
 
     zones: list[tuple[int, int]] = []
     generators: list[tuple[int, int]] = []
+    modulators: list[tuple[int, int, int, int, int]] = []
     first_bags: list[int] = []
     for preset in presets:
         first_bags.append(len(zones))
         for zone in preset.zones:
-            zones.append((len(generators), 0))
+            zones.append((len(generators), len(modulators)))
             generators += _zone_generators(zone, numbers[id(zone.sample)])
+            modulators += _zone_modulators(zone)
     n, n_zones = len(presets), len(zones)
     instruments = np.array([(p.name.encode(errors="replace"), b) for p, b in zip(presets, first_bags)], _NAMED)
     programs = [(p.name.encode(errors="replace"), p.program, p.bank, i, (0, 0, 0)) for i, p in enumerate(presets)]
@@ -127,8 +136,8 @@ def soundfont_bytes(presets: Sequence[Preset], name: str = "sounds") -> bytes:
         "pmod": np.zeros(10, "u1"),
         "pgen": np.array([*((INSTRUMENT, i) for i in range(n)), (0, 0)], _GENERATOR),
         "inst": np.append(instruments, np.array([(b"EOI", n_zones)], _NAMED)),
-        "ibag": np.array([*zones, (len(generators), 0)], _BAG),
-        "imod": np.zeros(10, "u1"),
+        "ibag": np.array([*zones, (len(generators), len(modulators))], _BAG),
+        "imod": np.array([*modulators, (0, 0, 0, 0, 0)], _MODULATOR),
         "igen": np.array([*generators, (0, 0)], _GENERATOR),
         "shdr": headers,
     }
@@ -159,6 +168,17 @@ def _zone_generators(zone: Zone, number: int) -> list[tuple[int, int]]:
     if zone.sample.loop:
         rows.append((SAMPLE_MODES, LOOPS))
     return [*rows, *((kind, int(value)) for kind, value in zone.generators.items()), (SAMPLE, number)]
+
+
+def _zone_modulators(zone: Zone) -> list[tuple[int, int, int, int, int]]:
+    """Returns the modulators of a zone, none for the velocity curve of the format, whose exponent is 2 for 960 cB.
+
+    Attenuation cannot be negative, but what modulators add to it can. A rising and a falling line add up to a constant.
+    """
+    exponent, gain_db = zone.velocity_curve
+    amounts = {_VELOCITY_CONCAVE: round(480 * exponent)} if exponent != 2 else {}
+    amounts |= dict.fromkeys((_VELOCITY_UP, _VELOCITY_DOWN), round(-10 * gain_db)) if gain_db else {}
+    return [(source, ATTENUATION, amount, 0, 0) for source, amount in amounts.items()]
 
 
 # ---- Reading --------------------------------------------------------------------------------------------------------

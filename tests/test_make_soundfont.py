@@ -183,3 +183,118 @@ def test_bad_sources_are_one_clear_line(tmp_path):
     assert done.returncode == 0 and "notes (1 zones)" in done.stdout
     again = subprocess.run([*command, command[-1]], cwd=ROOT, capture_output=True, text=True, check=False)
     assert again.returncode == 1 and "too" in again.stderr.splitlines()[-1]
+
+
+def levels_db(preset, tmp_path, velocities, key=69):
+    """Levels of a note at some velocities in dB, relative to the last one."""
+    if preset.bank == DRUM_BANK:
+        write_soundfont(tmp_path / "made.sf2", [preset])
+        kit = Synthesizer(tmp_path / "made.sf2", (DRUMS,), RATE_HZ)
+        levels = [rms(kit.render(piece(drum(0, key, velocity=velocity)), 0, 12_000)) for velocity in velocities]
+    else:
+        levels = [pitch_of(preset, tmp_path, key, velocity)[1] for velocity in velocities]
+    return 20 * np.log10(np.array(levels) / levels[-1])
+
+
+def test_the_velocity_curve_of_an_sfz_file_is_heard(tmp_path):
+    write_sine(tmp_path / "one.wav", 440)
+    velocities = (16, 32, 64, 100, 127)
+    line_db, square_db = 20 * np.log10(np.array(velocities) / 127), 40 * np.log10(np.array(velocities) / 127)
+    for opcodes, expected_db, within_db in (
+        ("", square_db, 0.4),
+        ("amp_velcurve_127=1", line_db, 0.4),
+        ("amp_veltrack=0", 0 * line_db, 0.4),
+        ("amp_veltrack=0 amp_veltrack_oncc20=100", square_db, 0.4),
+        ("amp_veltrack_oncc20=-100 amp_veltrack_curvecc20=2", square_db, 0.4),
+        ("amp_velcurve_1=0.5", 20 * np.log10(np.interp(velocities, [1, 127], [0.5, 1])), 1.5),  # the nearest power
+    ):
+        (tmp_path / "one.sfz").write_text(f"<control> set_cc20=127 <region> sample=one.wav key=69 {opcodes}")
+        heard_db = levels_db(read_source(f"piano={tmp_path}/one.sfz"), tmp_path, velocities)
+        np.testing.assert_allclose(heard_db, expected_db, atol=within_db, err_msg=opcodes)
+
+
+def test_layers_of_an_sfz_file_play_as_recorded_at_the_top_of_their_velocities(tmp_path):
+    for name, level in (("soft", 0.05), ("middle", 0.2), ("loud", 0.5)):
+        write_sine(tmp_path / f"{name}.wav", 440, level)
+    (tmp_path / "one.sfz").write_text(
+        """<group> key=69
+        <region> sample=soft.wav hivel=30 amp_velcurve_030=1
+        <region> sample=middle.wav lovel=31 hivel=80 amp_velcurve_80=1
+        <region> sample=loud.wav lovel=81
+        """
+    )
+    heard_db = levels_db(read_source(f"piano={tmp_path}/one.sfz"), tmp_path, (15, 30, 40, 80, 127))
+    np.testing.assert_allclose(heard_db, [-26, -20, -14, -8, 0], atol=0.4)
+
+
+def test_an_sfz_file_bends_controllers_by_its_curves(tmp_path):
+    write_sine(tmp_path / "one.wav", 440)
+    (tmp_path / "one.sfz").write_text(
+        """<control> set_hdcc20=0.5 set_cc21=127
+        <global> sample=one.wav pitch_keycenter=69
+        <region> key=69 tune_oncc20=100 tune_curvecc20=1
+        <region> key=70 volume_oncc21=-12 volume_curvecc21=2 pitch_keytrack=0
+        <region> key=71 volume_oncc20=-12 volume_curvecc20=9 pitch_keytrack=0
+        <region> key=72 volume_oncc20=-12 volume_curvecc20=7 pitch_keytrack=0
+        <curve> v064=1
+        <curve> curve_index=9 v000=0.25 v127=0.75
+        """
+    )
+    preset = read_source(f"piano={tmp_path}/one.sfz")
+    (hz, level), *others = (pitch_of(preset, tmp_path, key) for key in (69, 70, 71, 72))
+    assert hz == pytest.approx(440, rel=0.002)  # a bipolar curve moves nothing in its middle
+    assert [20 * np.log10(softer / level) for _, softer in others] == pytest.approx([0, -6, -11.9], abs=0.4)
+
+
+def test_an_sfz_file_that_is_mapped_an_octave_off_is_moved_by_one_that_includes_it(tmp_path):
+    write_sine(tmp_path / "one.wav", 110)
+    (tmp_path / "bass.sfz").write_text("<group> lokey=50 hikey=60 <region> sample=one.wav pitch_keycenter=57")
+    (tmp_path / "moved.sfz").write_text('<control> octave_offset=-1 #include "bass.sfz"')
+    preset = read_source(f"piano={tmp_path}/moved.sfz")
+    assert preset.zones[0].keys == (38, 48)
+    assert pitch_of(preset, tmp_path, 45)[0] == pytest.approx(110, rel=0.01)
+
+
+def test_volumes_above_0_db_of_an_sfz_file_are_heard(tmp_path):
+    write_sine(tmp_path / "one.wav", 440, 0.05)
+    regions = "".join(f"<region> key={key} volume={db}" for key, db in ((69, 0), (70, 12), (71, 20), (72, -6)))
+    (tmp_path / "one.sfz").write_text(f"<global> sample=one.wav pitch_keytrack=0 {regions}")
+    preset = read_source(f"piano={tmp_path}/one.sfz")
+    levels = [pitch_of(preset, tmp_path, key)[1] for key in (69, 70, 71, 72)]
+    assert 20 * np.log10(np.array(levels) / levels[0]) == pytest.approx([0, 12, 20, -6], abs=0.4)
+
+
+def test_a_hydrogen_kit_is_as_loud_as_hydrogen_plays_its_layers(tmp_path):
+    for name, hz, level in (("soft", 100, 0.05), ("loud", 100, 0.5), ("other", 400, 0.5)):
+        write_sine(tmp_path / "kit" / f"{name}.wav", hz, level)
+    (tmp_path / "kit" / "drumkit.xml").write_text(
+        """<drumkit_info><instrumentList>
+        <instrument><name>Kick</name><volume>0.5</volume><gain>2</gain>
+          <layer><filename>loud.wav</filename><min>0.498</min><max>1</max><gain>1</gain></layer>
+          <layer><filename>soft.wav</filename><min>0</min><max>0.502</max><gain>2</gain></layer></instrument>
+        <instrument><name>Kick 2</name><layer><filename>other.wav</filename></layer></instrument>
+        <instrument><name>Snare</name><applyVelocity>false</applyVelocity><instrumentComponent>
+          <gain>0.5</gain><layer><filename>other.wav</filename></layer></instrumentComponent></instrument>
+        </instrumentList></drumkit_info>"""
+    )
+    preset = read_source(str(tmp_path / "kit"))
+    velocity = np.array([20, 50, 63, 64, 110, 127])
+    expected = velocity / 127 * np.where(velocity < 64, 0.05 * 2, 0.5)
+    np.testing.assert_allclose(levels_db(preset, tmp_path, velocity, 36), 20 * np.log10(expected / 0.5), atol=0.4)
+    np.testing.assert_allclose(levels_db(preset, tmp_path, velocity, 38), 0, atol=0.4)
+    write_soundfont(tmp_path / "kit.sf2", [preset])
+    kick, snare = (
+        rms(Synthesizer(tmp_path / "kit.sf2", (DRUMS,), RATE_HZ).render(piece(drum(0, key, velocity=127)), 0, 12_000))
+        for key in (36, 38)
+    )
+    assert 20 * np.log10(snare / kick) == pytest.approx(-6, abs=0.4)
+
+
+def test_soft_layers_of_a_folder_are_not_made_softer_than_they_were_recorded(tmp_path):
+    for name, level in (("snare_soft", 0.05), ("snare_loud", 0.5), ("clap_1", 0.5), ("clap_2", 0.5)):
+        write_sine(tmp_path / "kit" / f"{name}.wav", 200, level)
+    preset = read_source(str(tmp_path / "kit"))
+    velocities = (50, 63, 110, 127)
+    usual_db = 40 * np.log10(np.array(velocities) / 127)
+    np.testing.assert_allclose(levels_db(preset, tmp_path, velocities, 38), [-24, -20, usual_db[2], 0], atol=0.4)
+    np.testing.assert_allclose(levels_db(preset, tmp_path, velocities, 39), usual_db, atol=0.4)  # takes, no layers
