@@ -222,8 +222,8 @@ def experiments(more_soundfonts: str, all_midi: str = "", solos: str = "") -> di
         ),
         "sounds-added": Experiment(
             "What to train on",
-            "Which data carry over to sounds that were not heard? bandnet from random weights, 12,000 steps (45 minutes "
-            "of one AVX2 core); each row adds to the one above it.",
+            "Which data carry over to sounds that were not heard? bandnet from random weights, 12,000 steps (45 "
+            "minutes of one AVX2 core); each row adds to the one above it.",
             _adding_up(
                 (*ONE_CORE, "--model=bandnet", "--bands_per_octave=4", "--steps=12000"),
                 {
