@@ -59,7 +59,7 @@ SOUNDS = {  # authors and licences of the SoundFonts with which models in the pa
     "Gogodze_kit.sf2": "Karoryfer Samples; CC0",
     "Splendid_piano.sf2": "AKAI; public domain",
     "Upright_piano_KW.sf2": "FreePats; CC0",
-    "VPO_strings.sf2": "Virtual Playing Orchestra, Paul Battersby and others; CC-BY-SA and CC Sampling Plus",
+    "VPO_strings.sf2": "Virtual Playing Orchestra, Paul Battersby and others; CC0, CC-BY-SA and CC Sampling Plus",
     "Solo_strings.sf2": "Virtual Playing Orchestra; cello by Ethan Winer (public domain); Karoryfer Samples (CC0)",
     "Muldjord_kit.sf2": "Lars Muldjord; CC-BY 4.0",
     "Sonor_kit.sf2": "SamsSonor; CC-BY-SA 4.0",
@@ -86,22 +86,27 @@ SOUNDS = {  # authors and licences of the SoundFonts with which models in the pa
             "rumpf_kit_z01_h2": "Emanuel Rumpf; CC-BY 3.0",
         }.items()
     },
+    "FSBS_clean.sf2": "FreePats; CC0",
+    "FSBS_distorted.sf2": "FreePats; CC0",
+    "FreePats_FM_pianos.sf2": "Roberto, FreePats; CC0",
+    "FreePats_GM.sf2": "FreePats, copyright Free Software Foundation; GPL-2 with an exception for compositions",
+    "FreePats_lately_bass.sf2": "Yingchun Soul, FreePats; CC0",
+    "FreePats_pads.sf2": "Roberto, Elf of Happy and Love, Strix SoundFont Team, Jeff Stauffer, FreePats; CC0",
+    "FreePats_synth_kit.sf2": "Roberto, Xavimart, Gonzalo, Versilian Studios, FreePats; CC0",
+    "FreePats_synths.sf2": "Roberto, Strix SoundFont Team, Elf of Happy and Love, FreePats; CC0",
+    "Sonivox_GM.sf2": "Sonic Network Inc., The Android Open Source Project; Apache-2.0",
     "procedural": "computed by this package",
 }
 SOLOS = {  # authors and licences of the folders of recordings in --solo_dir, by the last two parts of their paths
-    "solo/piano": "Kimiko Ishizaka (Open Goldberg Variations, Open WTC; CC0)",
-    "data/voices": "spoken and sung by espeak-ng (data_gen.make_voices)",
-    "solo/voice": "Berklee sound library (OLPC; CC-BY 3.0), announcements of Asterisk (Allison Smith, Digium; CC-BY-SA "
-    "3.0), LibriSpeech (CC-BY 4.0), waveform-playlist (MIT)",
+    "data/voices": "spoken and sung by espeak-ng (data_gen.make_voices); a voice of VNDecorrelate (Unlicense)",
+    "solo/voice": "announcements of Asterisk (Allison Smith, Digium; CC-BY-SA 3.0)",
+    "solo/piano": "Kimiko Ishizaka (CC0)",
+    "solo/strings": "US Army Strings (public domain), VNDecorrelate (Unlicense)",
+    "solo/guitar": "songs of Frets on Fire by Muldjord (CC-BY-SA 3.0), VNDecorrelate (Unlicense)",
+    "solo/drums": "loops of Sonic Pi (CC0) and LMMS (GPL-2), VNDecorrelate (Unlicense)",
+    "solo/bass": "loops of LMMS (GPL-2)",
+    "solo/synth": "Sonic Pi (CC0), loops of LMMS (GPL-2)",
     "solo/winds": "Philharmonia Orchestra (CC-BY-SA 3.0), Mihai Sorohan (CC-BY 3.0)",
-    "solo/synth": "loops of LMMS (GPL-2)",
-    "solo/drums": "loops of Sonic Pi (CC0) and LMMS (GPL-2)",
-    "solo/bass": "Philharmonia Orchestra (CC-BY-SA 3.0), loops of LMMS (GPL-2)",
-    "solo/guitar": "Philharmonia Orchestra (CC-BY-SA 3.0)",
-    "solo/strings": "Philharmonia Orchestra (CC-BY-SA 3.0)",
-    "solo_songs/drums": "Everything is Remixed (Software-Entwicklungskit; CC0), clingo-mixer and IoSR (MIT)",
-    "solo_songs/vocals": "the songs of solo_songs/drums, waveform-playlist (MIT)",
-    "solo_songs/guitar": "songs of Frets on Fire: Muldjord (CC-BY-SA 3.0), Carlos Viola Iborra (free, as MIT)",
 }
 COMMANDS = "## The commands that trained it, in their order\n\n"
 
@@ -121,7 +126,9 @@ export.py takes it too; model.tflite is the same model for LiteRT, by tools/pack
 - **Training**: batches of {config.batch_size} chunks of {config.chunk_ms:g} ms, loss {config.loss}; steps and
   minutes are at the end of this page.
 - **Limits**: it knows instruments that are played from MIDI, with effects on them, and hardly any recorded music.
-  Sounds that were not in its training end up in the stem of other, or in the stem that they resemble.
+  Sounds that were not in its training end up in the stem of other, or in the stem that they resemble. Drums and bass
+  are what it is good for; what it gains for the others is in the rows "model over constant", and may be nothing. An
+  instrument that plays alone loses parts to other stems. Voices, sung or spoken, belong to other.
 
 ## Scores
 
@@ -135,10 +142,22 @@ the model gains over the constant in a song. From
 
 {table}
 
+## Pictures
+
+A mixture, and its stems: above what the model makes, below what is true; six seconds, one channel. A recorded song
+(audiolabs/trackswitch.js, MIT), and a song kept out of training through a SoundFont that it has not heard and through
+one that it has.
+
+![A recorded song](../../docs/pretrained-recorded.png)
+
+![A song through TimGM6mb](../../docs/pretrained-unheard.png)
+
+![A song through FluidR3](../../docs/pretrained-heard.png)
+
 ## Sounds
 
-SoundFonts in the folders fonts_v1 and fonts_v2 were made with data_gen.make_soundfont, from SFZ libraries and kits of
-Hydrogen.
+SoundFonts in the folders v1 and v2 were made with data_gen.make_soundfont, from the SFZ libraries and kits of Hydrogen
+in docs/sounds.md.
 
 {sounds}
 {solos}
