@@ -17,6 +17,7 @@ from sourcesep.evaluate.scores import ROWS, ZEROS
 from sourcesep.models import build
 from sourcesep.run_dir import PRETRAINED, RunDir
 from sourcesep.separate.separation import Separator
+from tools.average_with_start import average_with_start
 from tools.package_model import COMMANDS, list_commands, list_sittings, make_card, pack_weights, without_origin
 
 
@@ -124,6 +125,32 @@ def test_the_card_names_whose_recordings_were_heard(config, tmp_path):
     others = dataclasses.replace(config, solo_dir=(f"{name}:/somewhere/mine",), **values)
     with pytest.raises(InputError, match="somewhere/mine: unknown licence"):
         make_card(others, make_run(others, tmp_path / "unknown"), [scored], "")
+
+
+def test_weights_between_those_of_a_run_and_those_that_it_began_with(config, tmp_path):
+    config = dataclasses.replace(config, soundfonts=("/somewhere/FluidR3_GM.sf2",))
+    first = make_run(config, tmp_path / "first")
+    second = make_run(dataclasses.replace(config, start_from=str(first.path)), tmp_path / "second")
+    changed = second.trained_model()
+    for weight in changed.weights:
+        weight.assign(weight + 1.0)
+    second.save_weights(changed)
+    mean = RunDir(tmp_path / "mean")
+    average_with_start(second, 0.3, mean)
+    for weight, old in zip(mean.trained_model().weights, first.trained_model().weights):
+        np.testing.assert_allclose(weight, old + 0.7, atol=1e-6)
+    assert "mean of 0.7 of its weights and 0.3 of those that it began with" in list_sittings(mean)[-1].text
+
+
+def test_weights_are_not_averaged_with_those_of_nothing_or_of_another_model(config, tmp_path):
+    first = make_run(config, tmp_path / "first")
+    with pytest.raises(InputError, match="random weights"):
+        average_with_start(first, 0.3, RunDir(tmp_path / "mean"))
+    targets = config.instrument_names[:1]
+    other = make_run(dataclasses.replace(config, targets=targets, start_from=str(first.path)), tmp_path / "other")
+    with pytest.raises(InputError, match="another than that of"):
+        average_with_start(other, 0.3, RunDir(tmp_path / "mean"))
+    assert not (tmp_path / "mean").exists()
 
 
 def test_the_packaged_config_names_no_folder_of_the_machine_that_trained_it(config):

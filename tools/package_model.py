@@ -8,6 +8,7 @@ scores.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -33,6 +34,7 @@ from sourcesep.models.settings import as_flag  # noqa: E402
 from sourcesep.run_dir import PRETRAINED, RunDir  # noqa: E402
 from sourcesep.separate.tflite_model import PACKAGED  # noqa: E402
 from sourcesep.sources import list_soundfonts, open_played  # noqa: E402
+from tools.average_with_start import SHARE_FILE  # noqa: E402
 
 MAX_BYTES = 25_000_000  # largest file of weights in the package
 LEAST_TFLITE_DB = 45.0  # the TFLite file must be this close to the weights: SDR in dB, on noise
@@ -254,6 +256,9 @@ def list_sittings(run: RunDir) -> list[Sitting]:
     text = SITTING.format(
         config=shown, minutes=training_time_s(losses) / 60, processor=processor(), training=" ".join(_flags(shown))
     )
+    with contextlib.suppress(FileNotFoundError):
+        share = json.loads((run.path / SHARE_FILE).read_text())
+        text += f"\nThen the mean of {1 - share:g} of its weights and {share:g} of those that it began with.\n"
     fonts = [os.path.basename(path) for path in list_soundfonts(config)]
     solos = ["/".join(pathlib.Path(solo.partition(":")[2]).parts[-2:]) for solo in config.solo_dir]
     return [*earlier, Sitting(text, fonts, solos, config.start_from == "pretrained")]
