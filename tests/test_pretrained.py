@@ -151,6 +151,10 @@ def test_weights_are_not_averaged_with_those_of_nothing_or_of_another_model(conf
     with pytest.raises(InputError, match="another than that of"):
         average_with_start(other, 0.3, RunDir(tmp_path / "mean"))
     assert not (tmp_path / "mean").exists()
+    before = other.weights.read_bytes()
+    with pytest.raises(InputError, match="is the run itself"):
+        average_with_start(other, 0.3, RunDir(tmp_path / "mean" / ".." / "other"))
+    assert other.weights.read_bytes() == before
 
 
 def test_the_packaged_config_names_no_folder_of_the_machine_that_trained_it(config):

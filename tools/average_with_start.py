@@ -33,8 +33,10 @@ def average_with_start(run: RunDir, share: float, target: RunDir) -> None:
         share: of the weights that it began with, 0 to 1.
         target: the run to write.
 
-    Raises InputError if the run began with random weights, or with those of another model.
+    Raises InputError if the run began with random weights, or with those of another model, or is the run to write.
     """
+    if target.path.resolve() == run.path.resolve():
+        raise InputError(f"--output_dir={target.path}: is the run itself, which would be lost; choose another folder")
     config = run.config()
     if not config.start_from:
         raise InputError(f"{run.path}: began with random weights; average_with_start needs a run with --start_from")

@@ -129,8 +129,8 @@ export.py takes it too; model.tflite is the same model for LiteRT, by tools/pack
   minutes are at the end of this page.
 - **Limits**: it knows instruments that are played from MIDI, with effects on them, and hardly any recorded music.
   Sounds that were not in its training end up in the stem of other, or in the stem that they resemble. Drums and bass
-  are what it is good for; what it gains for the others is in the rows "model over constant", and may be nothing. An
-  instrument that plays alone loses parts to other stems. Voices, sung or spoken, belong to other.
+  are what it is good for; what it gains for the others is in the rows "model over constant", and may be nothing. Where
+  nearly all of a song belongs to other, parts of it go to other stems. Voices, sung or spoken, belong to other.
 
 ## Scores
 
@@ -158,8 +158,8 @@ one that it has.
 
 ## Sounds
 
-SoundFonts in the folders v1 and v2 were made with data_gen.make_soundfont, from the SFZ libraries and kits of Hydrogen
-in docs/sounds.md.
+SoundFonts in the folders v1 and v2 were made of the libraries in docs/sounds.md, the drum kits of Hydrogen with
+data_gen.make_soundfont, most others with its readers and thinned velocity layers.
 
 {sounds}
 {solos}
