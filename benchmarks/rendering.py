@@ -112,8 +112,8 @@ def share_in_fluidsynth(some: Chunker, visits: int) -> tuple[float, float]:
     fluid = fluidsynth_library.load()
     original_process, original_renew = fluid.process, synth.Synthesizer._renew
 
-    def timed_renew(self, effects):
-        original_renew(self, effects)
+    def timed_renew(self, *arguments):
+        original_renew(self, *arguments)
         renders.append([])
 
     def timed_process(handle, n_samples, *rest):
