@@ -152,6 +152,18 @@ def test_a_model_of_two_channels_and_twice_the_rate_begins_as_the_one_it_takes_o
     np.testing.assert_allclose(stems[..., :4], expected, atol=0.005 * np.abs(expected).max())
 
 
+def test_a_model_of_one_channel_begins_as_one_of_two_does_on_channels_that_are_alike():
+    keras.utils.set_random_seed(0)
+    stereo, mono = build(small(channels=2)), build(small())
+    assert copy_weights(stereo, mono) == mono.count_params()
+    mixture = noise(1, 4_000, 1)
+    sides = keras.Model(stereo.input, stereo.get_layer("join").output)(np.repeat(mixture, 2, axis=2)).numpy()
+    expected = sides.reshape(1, -1, 2, 4, 513).mean(axis=2)
+    parts = keras.Model(mono.input, mono.get_layer("join").output)(mixture).numpy()
+    assert np.abs(expected).max() > 0.1
+    np.testing.assert_allclose(parts, expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("channels", [1, 2])
 def test_a_model_of_other_stems_begins_with_the_masks_of_those_that_both_have(channels):
     def parts(model):

@@ -158,18 +158,23 @@ class BandSplit(layers.Layer):
         return (None if batch is None else self.n_bands * batch, n_frames, self.filters)
 
     def take_over(self, other: BandSplit) -> int:
-        """Copies the weights of the bands that `other` has too. Those of one channel become those of the mean of more.
+        """Copies the weights of the bands that `other` has too.
+
+        Those of one channel become those of the mean of more, and those of more channels, added up, those of one: then
+        a recording whose channels are alike gives what its mean gives.
 
         Returns:
             How many weights were copied.
         """
         n, n_channels, n_others = _common(self.bands, other.bands), self.n_channels, other.n_channels
-        if self.filters != other.filters or n_others not in (1, n_channels):
+        if self.filters != other.filters or (n_others != n_channels and 1 not in (n_others, n_channels)):
             return 0
         copied = []
         for kernel in _by_band(other.kernels)[:n]:
-            kernel = kernel.reshape(3, n_others, -1, self.filters) * (n_others / n_channels)
-            copied.append(np.repeat(kernel, n_channels // n_others, axis=1).reshape(-1, self.filters))
+            kernel = kernel.reshape(3, n_others, -1, self.filters)
+            if n_others != n_channels:
+                kernel = np.repeat(kernel.sum(axis=1, keepdims=True) / n_channels, n_channels, axis=1)
+            copied.append(kernel.reshape(-1, self.filters))
         _assign(self.kernels, copied)
         _assign([self.bias], _by_band([other.bias])[:n])
         return sum(kernel.size for kernel in copied) + n * self.filters
@@ -317,14 +322,18 @@ class BandJoin(layers.Layer):
         return (None if rows is None else rows // self.n_bands, n_frames, self.n_parts, self.n_bins)
 
     def take_over(self, other: BandJoin) -> int:
-        """Copies the weights of the bands and the parts that `other` has too; one channel becomes each of several.
+        """Copies the weights of the bands and the parts that `other` has too.
+
+        One channel becomes each of several, and the mean of several becomes the one.
 
         Returns:
             How many weights were copied.
         """
-        repeats, rest = divmod(self.n_channels, other.n_channels)
+        n_channels, n_others = self.n_channels, other.n_channels
         shared = [name for name in self.names if name in other.names]
-        if rest or not shared or self.kernels[0].shape[1] != other.kernels[0].shape[1]:
+        if not shared or (n_others != n_channels and 1 not in (n_others, n_channels)):
+            return 0
+        if self.kernels[0].shape[1] != other.kernels[0].shape[1]:
             return 0
         own, theirs = ([join.names.index(name) for name in shared] for join in (self, other))
         n_copied = 0
@@ -333,9 +342,9 @@ class BandJoin(layers.Layer):
             for old, new in zip(_by_band(weights)[: _common(self.bands, other.bands)], _by_band(others)):
                 # To [filter, channel, part, frequency].
                 old = old.reshape(len(old), self.n_channels, len(self.names), -1).copy()
-                new = new.reshape(len(new), other.n_channels, len(other.names), -1)[:, :, theirs]
-                old[:, :, own] = np.tile(new, (1, repeats, 1, 1))
-                n_copied += repeats * new.size
+                new = new.reshape(len(new), n_others, len(other.names), -1)[:, :, theirs]
+                old[:, :, own] = new if n_others == n_channels else new.mean(axis=1, keepdims=True)
+                n_copied += old[:, :, own].size
                 by_band.append(old.reshape(len(old), -1))
             _assign(weights, by_band)
         return n_copied
