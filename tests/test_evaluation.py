@@ -442,6 +442,31 @@ def test_a_soundfont_that_is_missing_is_named_before_anything_is_scored(config):
         songs.list_held_out(config, "", (SOUNDFONT, "/no.sf2"), 1, 1.0)
 
 
+# ---- What a blind model finds ---------------------------------------------------------------------------------------
+def test_what_a_blind_model_finds_is_compared_with_what_is_there(tmp_path, config):
+    def bass_too_often(some, advance):  # and drums never
+        return {"drums": 0 * some.mixture, "bass": some.mixture}
+
+    with_both, without_bass = song(), song(1)
+    without_bass.references["bass"] *= 0.01  # 40 dB below the mixture
+    many = [LazySong("a", "c", lambda: with_both), LazySong("b", "c", lambda: without_bass)]
+    blind = dataclasses.replace(config, require="any", blind=True)
+    result = evaluation.evaluate(many, tmp_path, "t", bass_too_often, blind)
+    assert [piece["present"] for piece in result.figures["pieces"]] == [["drums", "bass"], ["drums"]]
+    assert [piece["found"] for piece in result.figures["pieces"]] == [["bass"], ["bass"]]
+    found = result.figures["found"]["c"]
+    assert found["bass"] == {"n_present": 1, "n_found": 2, "precision": 0.5, "recall": 1.0}
+    assert np.isnan(found["drums"].pop("precision"))
+    assert found["drums"] == {"n_present": 2, "n_found": 0, "recall": 0.0}
+    assert found["all together"] == {"n_present": 3, "n_found": 2, "precision": 0.5, "recall": 1 / 3}
+    table, page = result.table, result.page.read_text()
+    (line,) = [line.split() for line in table.splitlines() if line.startswith("all together")]
+    assert line == ["all", "together", "3", "2", "50", "%", "33", "%"]
+    assert "instruments found" in page and "33 %" in page
+    seeing = evaluation.evaluate(many, tmp_path, "t", bass_too_often, config)
+    assert not seeing.figures["found"] and "instruments found" not in seeing.table + seeing.page.read_text()
+
+
 # ---- The command ----------------------------------------------------------------------------------------------------
 def test_a_conditioned_model_is_given_what_each_song_contains(tmp_path, config):
     run_dir = make_run(dataclasses.replace(config, conditioning="binary"), tmp_path / "run")

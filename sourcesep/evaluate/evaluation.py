@@ -148,6 +148,8 @@ def evaluate(
             else:
                 estimates = song.estimates or separate(song, bar.update)
                 piece = {**named, **scores.score_song(song, estimates, with_museval)}
+                if config and config.blind:
+                    piece |= scores.compare_found(song, estimates)
                 pieces.append(piece)
                 gallery.add(piece, song, estimates)
                 del song, estimates  # frees their memory before the next song is loaded

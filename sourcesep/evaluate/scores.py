@@ -11,6 +11,7 @@ import numpy as np
 from data_gen import InputError
 from sourcesep import metrics
 from sourcesep.evaluate.songs import Song
+from sourcesep.separate.blind import Finder
 
 # The rows of a table: the model, and the anchors, which show what can be had without a model, and by knowing the stems.
 MODEL = "model"
@@ -76,6 +77,25 @@ def score_song(song: Song, estimates: Mapping[str, np.ndarray], with_museval: bo
     if with_museval:
         scores["museval"] = score_by_museval(references, fitted, rate)
     return scores
+
+
+def compare_found(song: Song, estimates: Mapping[str, np.ndarray]) -> dict[str, list[str]]:
+    """Returns the names of the stems that are `present` in a song, and of those that separate.py says it has `found`.
+
+    A stem is present if it would be found in a perfect separation: the level above which `Finder` finds an estimate
+    holds for the reference as well.
+
+    Args:
+        song, estimates: as for `score_song`.
+    """
+    fitted = {name: _fit_length(estimates[name], len(song.mixture)) for name in song.references}
+
+    def find(stems: Mapping[str, np.ndarray]) -> list[str]:
+        finder = Finder(list(stems), song.sample_rate)
+        finder.add(song.mixture, np.stack(list(stems.values()), axis=2))
+        return list(finder.found())
+
+    return {"present": find(song.references), "found": find(fitted)}
 
 
 def score_by_museval(

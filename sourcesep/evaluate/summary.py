@@ -24,6 +24,9 @@ PACKAGES = (
 )
 PROTOCOL = ("FRAME_S", "ACTIVE_DBFS", "ACTIVE_RANGE_DB", "EPSILON", "AUDIBLE_DBFS", "MAX_ATTENUATION_DB")
 
+SIDES = ("present", "found")  # lists of `scores.compare_found`
+ALL = "all together"  # the row that counts all instruments; no name of an instrument has a space
+
 Summary = dict[str, dict[str, dict[str, dict[str, dict[str, float]]]]]
 """condition -> instrument -> row -> key of a measure -> statistic."""
 
@@ -43,6 +46,7 @@ def make_figures(
         "pieces": list(pieces),
         "left_out": list(left_out),
         "summary": summarise(pieces),
+        "found": summarise_found(pieces),
         "museval": summarise_museval(pieces),
     }
 
@@ -87,6 +91,38 @@ def _compute_statistics(values: Sequence[float]) -> dict[str, float]:
         "median_low": median_low,
         "median_high": median_high,
     }
+
+
+def summarise_found(pieces: Sequence[dict[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
+    """Computes how well a blind model says which stems are there.
+
+    Args:
+        pieces: as for `make_figures`; those of a blind model have the lists of `scores.compare_found`.
+
+    Returns:
+        condition -> instrument, and ALL for all together -> n_present and n_found, the numbers of songs in which it is
+        present and found; precision, the share of the songs in which it is found where it is present; recall, the share
+        of those in which it is present where it is found; NaN for a share of none. Empty unless the model is blind.
+    """
+    summary: dict[str, dict[str, dict[str, float]]] = {}
+    for condition in dict.fromkeys(piece["condition"] for piece in pieces if "found" in piece):
+        songs = [piece for piece in pieces if piece["condition"] == condition]
+        names = list(dict.fromkeys(name for song in songs for name in song["instruments"]))
+        # [song, instrument]
+        present, found = (np.array([[name in song[side] for name in names] for song in songs]) for side in SIDES)
+        both = present & found
+        counts = {name: (present[:, i].sum(), found[:, i].sum(), both[:, i].sum()) for i, name in enumerate(names)}
+        counts[ALL] = (present.sum(), found.sum(), both.sum())
+        summary[condition] = {
+            name: {
+                "n_present": int(n_present),
+                "n_found": int(n_found),
+                "precision": n_both / n_found if n_found else float("nan"),
+                "recall": n_both / n_present if n_present else float("nan"),
+            }
+            for name, (n_present, n_found, n_both) in counts.items()
+        }
+    return summary
 
 
 def summarise_museval(pieces: Sequence[dict[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sourcesep.evaluate.columns import format_count, format_number, list_columns
+from sourcesep.evaluate.columns import format_count, format_number, format_percent, list_columns
 from sourcesep.evaluate.scores import BSS_EVAL, MODEL, label_row
 from sourcesep.metrics import MAIN_MEASURE
 
@@ -31,6 +31,14 @@ def make_table(figures: dict[str, Any]) -> str:
                 lines.append([label, str(scores[MAIN_MEASURE]["n"]), *cells])
         title = f"{condition}, {format_count(n_songs, 'song')}"
         tables.append(f"{title}\n{_align(['', '', *groups], headings, lines)}")
+    for condition, instruments in figures["found"].items():
+        headings = ["", "present", "found", "precision", "recall"]
+        lines = [
+            [name, str(row["n_present"]), str(row["n_found"])]
+            + [format_percent(row[share]) for share in ("precision", "recall")]
+            for name, row in instruments.items()
+        ]
+        tables.append(f"{condition}, instruments found, songs\n{_align([''] * len(headings), headings, lines)}")
     for condition, instruments in figures["museval"].items():
         headings = ["", "n", *BSS_EVAL.values()]
         lines = []
