@@ -16,12 +16,18 @@ Tensor = Any  # of any Keras backend
 Shape = tuple[Any, ...]  # of a tensor: each axis an int, or None where it varies
 
 
+def cut(x: Tensor, begin: Any, length: Any) -> Tensor:
+    """Returns x[:, begin : begin + length], with a gradient that takes a fraction of the time of a subscript's."""
+    shape = ops.shape(x)
+    return ops.slice(x, (0, begin, *(0 for _ in shape[2:])), (shape[0], length, *shape[2:]))
+
+
 class CropLike(layers.Layer):
     """[waveform [batch, time + more, channel], like [batch, time, any]] -> the first `time` samples of the waveform."""
 
     def call(self, inputs: Sequence[Tensor]) -> Tensor:
         waveform, like = inputs
-        return waveform[:, : ops.shape(like)[1]]
+        return cut(waveform, 0, ops.shape(like)[1])
 
     def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
         return (*input_shape[1][:2], input_shape[0][2])

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from keras import layers, ops
 
-from sourcesep.models.layers import Shape, Tensor
+from sourcesep.models.layers import Shape, Tensor, cut
 from sourcesep.models.reach import Reach, join
 
 
@@ -86,7 +86,7 @@ class MaskedWaveforms(layers.Layer):
             ops.pad(part, ((0, 0), (i, n_parts - 1 - i), (0, 0), (0, 0))) for i, part in enumerate(parts)
         )  # [batch, block, channel * mask, time]
         n_blocks = n_frames - n_parts + 1
-        blocks = ops.transpose(blocks[:, n_parts - 1 : n_frames], (0, 1, 3, 2))
+        blocks = ops.transpose(cut(blocks, n_parts - 1, n_blocks), (0, 1, 3, 2))
         return ops.reshape(blocks, (batch, n_blocks * self.hop, n_waveforms))
 
     def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:

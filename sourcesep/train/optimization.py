@@ -82,8 +82,10 @@ class Stepper:
         context_samples, clip_norm = self._config.context_samples, self._config.clip_norm
         with tf.GradientTape() as tape:
             estimates = self.model(inputs, training=True)
-            inner = slice(context_samples, stems.shape[1] - context_samples)
-            loss = self._loss_function(stems[:, inner], estimates[:, inner])
+            if context_samples:
+                inner = slice(context_samples, stems.shape[1] - context_samples)
+                stems, estimates = stems[:, inner], estimates[:, inner]
+            loss = self._loss_function(stems, estimates)
         gradients = tape.gradient(loss, self.model.trainable_variables)
         gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]  # those of embeddings are IndexedSlices
         replica = tf.distribute.get_replica_context()
