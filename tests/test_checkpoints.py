@@ -12,11 +12,11 @@ from sourcesep.train.checkpoints import State
 from sourcesep.train.schedule import make_optimizer
 
 
-@pytest.fixture
-def parts():
+@pytest.fixture(params=["adam", "muon"])
+def parts(request):
     """A model and its optimizer."""
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(2)])
-    optimizer = keras.optimizers.Adam(0.1, use_ema=True)
+    optimizer = make_optimizer(Config(optimizer=request.param, average=0.9), 0.1)
     optimizer.build(model.trainable_variables)
     return model, optimizer
 

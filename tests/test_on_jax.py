@@ -136,10 +136,11 @@ np.savez(f"{folder}/found.npz", **{name: np.asarray(value) for name, value in fo
 
 
 @needs_jax
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
 def test_output_losses_and_augmentation_are_those_of_tensorflow_and_a_step_learns_from_good_batches_only(
-    small, tmp_path
+    optimizer, small, tmp_path
 ):
-    run = make_run(small, tmp_path / "run")
+    run = make_run(change(small, optimizer=optimizer), tmp_path / "run")
     times_s = np.arange(1_360)[:, None] / small.sample_rate
     stems = noise(4, 1_360, 2, level=0.01) + 0.1 * np.sin(2 * np.pi * np.float32([200, 1_500]) * times_s)
     stems = stems.astype(np.float32)

@@ -1,14 +1,16 @@
 import dataclasses
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import change
 
+from sourcesep.config import Config
 from sourcesep.models import build
 from sourcesep.train.losses import make_loss
 from sourcesep.train.optimization import Stepper
-from sourcesep.train.schedule import MAX_SKIPPED, SETTLING_STEPS, Guard, learning_rate_at
+from sourcesep.train.schedule import MAX_SKIPPED, SETTLING_STEPS, Guard, learning_rate_at, make_optimizer
 
 
 def make_stepper(config, **changes):
@@ -29,8 +31,9 @@ def weights_of(stepper):
     return np.concatenate([variable.numpy().ravel() for variable in stepper.model.trainable_variables])
 
 
-def test_training_on_one_batch_drives_its_loss_to_a_tenth(config, batch):
-    stepper = make_stepper(config, filters=16, learning_rate=3e-3)
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_training_on_one_batch_drives_its_loss_to_a_tenth(optimizer, config, batch):
+    stepper = make_stepper(config, filters=16, optimizer=optimizer, learning_rate=3e-3)
     first = stepper.step(*batch).loss
     for _ in range(400):
         last = stepper.step(*batch).loss
@@ -119,8 +122,33 @@ def test_the_average_follows_the_weights_by_its_decay_and_gives_them_back(config
     assert np.abs(average - current).max() > 1e-4
 
 
-def test_weight_decay_shrinks_kernels_and_leaves_biases(config):
-    stepper = make_stepper(config, weight_decay=0.1, learning_rate=0.5)
+def test_muon_changes_a_matrix_in_all_directions_alike_and_by_as_much_as_adam():
+    rng = np.random.default_rng(0)
+    shapes = {"matrix": (8, 24), "bands": (3, 24, 8), "bias": (3, 1, 8)}
+    gradients = {}
+    for name, shape in shapes.items():
+        gradients[name] = np.float32(rng.standard_normal(shape) * 10.0 ** rng.uniform(-2, 0, shape[-1]))
+    changes = {}
+    for optimizer in ("adam", "muon"):
+        config = Config(optimizer=optimizer, learning_rate=0.01)
+        variables = [keras.Variable(np.zeros(shape, np.float32), name=name) for name, shape in shapes.items()]
+        kept = make_optimizer(config, config.learning_rate)
+        kept.build(variables)
+        for _ in range(2):
+            kept.apply_gradients([(tf.constant(gradients[v.name]), v) for v in variables])
+        changes[optimizer] = {variable.name: variable.numpy() for variable in variables}
+    assert np.linalg.cond(gradients["matrix"]) > 10
+    for name in ("matrix", "bands"):
+        change = changes["muon"][name]
+        assert np.linalg.cond(change).max() < 3
+        assert (np.sum(change * gradients[name], axis=(-2, -1)) < 0).all()
+        assert 0.1 < np.square(change).mean() ** 0.5 / np.square(changes["adam"][name]).mean() ** 0.5 < 0.4
+    np.testing.assert_allclose(changes["muon"]["bias"], changes["adam"]["bias"], rtol=1e-3)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_weight_decay_shrinks_kernels_and_leaves_biases(optimizer, config):
+    stepper = make_stepper(config, optimizer=optimizer, weight_decay=0.1, learning_rate=0.5)
     for variable in stepper.model.trainable_variables:
         variable.assign(np.ones(variable.shape))
     zeros = [tf.zeros(variable.shape) for variable in stepper.model.trainable_variables]
