@@ -97,6 +97,8 @@ EFFECTS = (
 ONE_CORE = (*FIVE_STEMS, "--batch_size=2", "--average=0.999", "--loss=nmse+0.1*shares", "--workers=1")
 FROM_RANDOM = (*ONE_CORE, "--vary_timbre=0.3", *EFFECTS)
 BANDNET = ("--model=bandnet", "--window_ms=64", "--hop_ms=16")
+COARSE = ("--model=bandnet", "--bands_per_octave=4")
+MUON = ("--optimizer=muon", "--learning_rate=3e-3", "--mixed_precision=auto")
 NETWORKS = {"tasnet": PACKAGED, "bandnet": BANDNET}
 SHORT_CHUNKS = ("--chunk_ms=1024", "--batch_size=4", "--pool_chunks=800", "--chunks_per_piece=12")
 # One change to bandnet with frames of 64 ms every 16, or to how it is trained, each.
@@ -222,10 +224,10 @@ def experiments(more_soundfonts: str, all_midi: str = "", solos: str = "") -> di
         ),
         "sounds-added": Experiment(
             "What to train on",
-            "Which data carry over to sounds that were not heard? bandnet from random weights, 12,000 steps (45 "
-            "minutes of one AVX2 core); each row adds to the one above it.",
+            "Which data carry over to sounds that were not heard? bandnet from random weights, 8,000 steps of Muon (20 "
+            "minutes of one core with AMX, about 50 of one with AVX2); each row adds to the one above it.",
             _adding_up(
-                (*ONE_CORE, "--model=bandnet", "--bands_per_octave=4", "--steps=12000"),
+                (*ONE_CORE, *COARSE, *MUON, "--steps=8000"),
                 {
                     "one SoundFont": (),
                     "+ a SoundFont for each instrument and visit": (f"--soundfonts={more_soundfonts}",),
@@ -237,6 +239,28 @@ def experiments(more_soundfonts: str, all_midi: str = "", solos: str = "") -> di
                 },
             ),
             (0, 1),
+            measure="gain_over_constant_db",
+        ),
+        "optimizers": Experiment(
+            "Adam or Muon",
+            "How much does bandnet learn from random weights, in 12,000 steps of Adam (27 minutes of one core with "
+            "AMX) and 8,000 of Muon (20 minutes)?",
+            tuple(
+                Variant(f"Adam, {name}", (*ONE_CORE, *COARSE, "--steps=12000", *own), None)
+                for name, own in {
+                    "one SoundFont": (),
+                    "a SoundFont for each instrument and visit": (f"--soundfonts={more_soundfonts}",),
+                    "generators as well": (f"--soundfonts={more_soundfonts}", "--vary_timbre=0.3"),
+                }.items()
+            )
+            + tuple(
+                Variant(f"Muon, {name}", (), None, same_as=("sounds-added", row))
+                for name, row in {
+                    "one SoundFont": "one SoundFont",
+                    "a SoundFont for each instrument and visit": "+ a SoundFont for each instrument and visit",
+                    "generators as well": "+ generators",
+                }.items()
+            ),
             measure="gain_over_constant_db",
         ),
         "bandnet": Experiment(

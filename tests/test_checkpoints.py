@@ -16,7 +16,7 @@ from sourcesep.train.schedule import make_optimizer
 def parts(request):
     """A model and its optimizer."""
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(2)])
-    optimizer = make_optimizer(Config(optimizer=request.param, average=0.9), 0.1)
+    optimizer = make_optimizer(Config(optimizer=request.param, average=0.9), 0.1, model)
     optimizer.build(model.trainable_variables)
     return model, optimizer
 
@@ -69,7 +69,7 @@ def test_a_checkpoint_of_version_0_1_0_which_has_no_training_time_is_restored(tm
         n_worse=tf.Variable(1, dtype=tf.int64),
     ).write(str(tmp_path / "step-4" / "state"))
     config = Config(schedule="cosine", average=0.9)
-    parts = model, make_optimizer(config, lambda: tf.constant(0.1))
+    parts = model, make_optimizer(config, lambda: tf.constant(0.1), model)
     parts[1].build(model.trainable_variables)
     fill(parts, 0)
     state = State(tmp_path, *parts)

@@ -115,7 +115,7 @@ def compute(mixture, stems, draws):
 
 
 found = compute(mixture, stems, draws)
-optimizer = make_optimizer(config, config.learning_rate)
+optimizer = make_optimizer(config, config.learning_rate, model)
 optimizer.build(model.trainable_variables)
 variables = model.trainable_variables, model.non_trainable_variables, optimizer.variables
 state = tuple([variable.value for variable in some] for some in variables)

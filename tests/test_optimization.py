@@ -132,7 +132,7 @@ def test_muon_changes_a_matrix_in_all_directions_alike_and_by_as_much_as_adam():
     for optimizer in ("adam", "muon"):
         config = Config(optimizer=optimizer, learning_rate=0.01)
         variables = [keras.Variable(np.zeros(shape, np.float32), name=name) for name, shape in shapes.items()]
-        kept = make_optimizer(config, config.learning_rate)
+        kept = make_optimizer(config, config.learning_rate, keras.Model())
         kept.build(variables)
         for _ in range(2):
             kept.apply_gradients([(tf.constant(gradients[v.name]), v) for v in variables])

@@ -96,7 +96,7 @@ class Trainer:
     def __init__(self, config: Config, run_dir: RunDir, workers: Visits) -> None:
         self._config, self._run_dir, self._workers = config, run_dir, workers
         self._model = build_model(config, _dtype_policy(config.mixed_precision))
-        self._optimizer = make_optimizer(config, config.learning_rate)
+        self._optimizer = make_optimizer(config, config.learning_rate, self._model)
         self._optimizer.build(self._model.trainable_variables)
         self._step, self._trained_s = 0, 0.0
         self._checkpoint = run_dir.checkpoints / CHECKPOINT

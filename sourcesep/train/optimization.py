@@ -51,6 +51,7 @@ class Stepper:
             config.learning_rate
             if config.schedule == "constant"
             else lambda: tf.convert_to_tensor(self._learning_rate),
+            model,
         )
         self.optimizer.build(model.trainable_variables)
         self._config = config

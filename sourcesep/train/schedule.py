@@ -75,7 +75,14 @@ class Muon(keras.optimizers.Muon):
     gradients. Its root mean square is about that of Adam's at the same learning rate (Liu et al. 2025, "Muon is
     scalable for LLM training"). Keras' own takes weights of two axes for matrices; here the last two axes of any kernel
     are, whether of a convolution, [width, channel, filter], or of bands, [band, channel, filter].
+
+    Args:
+        products_in: number format of the products of matrices, of which bfloat16 is precise enough.
     """
+
+    def __init__(self, *args: Any, products_in: str = "float32", **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.products_in = products_in
 
     def _should_use_adamw(self, variable: Any) -> bool:
         name = variable.path.rpartition("/")[2]
@@ -85,22 +92,26 @@ class Muon(keras.optimizers.Muon):
         self.assign_add(m, (1 - self.momentum) * (gradient - m))
         direction = gradient + self.momentum * m  # Nesterov
         norm = ops.sqrt(ops.sum(ops.square(direction), axis=(-2, -1), keepdims=True))
-        # Numbers of 8 bits are precise enough, and several times as fast on processors that multiply them.
-        update = self.zeropower_via_newtonschulz5(ops.cast(direction / (norm + 1e-7), "bfloat16"), self.ns_steps)
+        update = self.zeropower_via_newtonschulz5(ops.cast(direction / (norm + 1e-7), self.products_in), self.ns_steps)
         scale = self.rms_rate * math.sqrt(max(variable.shape[-2:]))
         self.assign_sub(variable, lr * scale * ops.cast(update, variable.dtype))
 
 
-def make_optimizer(config: Config, learning_rate: float | Callable[[], Any]) -> keras.optimizers.Optimizer:
+def make_optimizer(
+    config: Config, learning_rate: float | Callable[[], Any], model: keras.Model
+) -> keras.optimizers.Optimizer:
     """Returns Adam (Kingma & Ba 2015) or Muon, with decoupled weight decay (Loshchilov & Hutter 2019) and averaging.
 
     Args:
         config: the run's Config.
         learning_rate: what the optimizer holds as a variable; or a function that is called at every step.
+        model: what it is for; where its layers compute in bfloat16, so does Muon.
     """
     kept = {"use_ema": config.average > 0, "ema_momentum": config.average, "weight_decay": config.weight_decay or None}
     if config.optimizer == "muon":
-        optimizer = Muon(learning_rate, adam_weight_decay=kept["weight_decay"], **kept)
+        in_bfloat16 = any(layer.compute_dtype == "bfloat16" for layer in model.layers)
+        products_in = "bfloat16" if in_bfloat16 else "float32"
+        optimizer = Muon(learning_rate, adam_weight_decay=config.weight_decay or None, products_in=products_in, **kept)
     else:
         optimizer = keras.optimizers.Adam(learning_rate, **kept)
     if config.weight_decay:
