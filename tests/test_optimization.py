@@ -146,6 +146,18 @@ def test_muon_changes_a_matrix_in_all_directions_alike_and_by_as_much_as_adam():
     np.testing.assert_allclose(changes["muon"]["bias"], changes["adam"]["bias"], rtol=1e-3)
 
 
+def test_muon_follows_the_average_of_gradients_and_not_a_small_one_that_is_odd():
+    gradient = np.random.default_rng(0).standard_normal((8, 24)).astype(np.float32)
+    variable = keras.Variable(np.zeros((8, 24), np.float32), name="matrix")
+    optimizer = make_optimizer(Config(optimizer="muon", learning_rate=0.01), 0.01, keras.Model())
+    optimizer.build([variable])
+    for _ in range(20):
+        optimizer.apply_gradients([(tf.constant(gradient), variable)])
+    before = variable.numpy()
+    optimizer.apply_gradients([(tf.constant(-0.3 * gradient), variable)])
+    assert np.sum((variable.numpy() - before) * gradient) < 0
+
+
 @pytest.mark.parametrize("optimizer", ["adam", "muon"])
 def test_weight_decay_shrinks_kernels_and_leaves_biases(optimizer, config):
     stepper = make_stepper(config, optimizer=optimizer, weight_decay=0.1, learning_rate=0.5)
