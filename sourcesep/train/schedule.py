@@ -110,8 +110,8 @@ class Muon(keras.optimizers.Adam):
             return
         average = self._momentums[index]
         self.assign_add(average, (1 - self.MOMENTUM) * (gradient - average))
-        # Half of it is the gradient of this step (quasi-hyperbolic momentum, Ma & Yarats 2019). Of small batches bandnet
-        # learned less with a twentieth, which is Nesterov's momentum.
+        # Half of it is the gradient of this step (quasi-hyperbolic momentum, Ma & Yarats 2019): with a twentieth, as in
+        # Nesterov's momentum, bandnet learned less from small batches.
         direction = gradient + self.MOMENTUM * average
         scale = 0.2 * math.sqrt(max(variable.shape[-2:])) * ops.cast(learning_rate, variable.dtype)
         self.assign_sub(variable, scale * ops.cast(self._orthogonal(direction), variable.dtype))
