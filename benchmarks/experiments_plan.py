@@ -225,7 +225,7 @@ def experiments(more_soundfonts: str, all_midi: str = "", solos: str = "") -> di
         "sounds-added": Experiment(
             "What to train on",
             "Which data carry over to sounds that were not heard? bandnet from random weights, 8,000 steps of Muon (20 "
-            "minutes of one core with AMX, about 50 of one with AVX2); each row adds to the one above it.",
+            "minutes of one core with AMX); each row adds to the one above it.",
             _adding_up(
                 (*ONE_CORE, *COARSE, *MUON, "--steps=8000"),
                 {

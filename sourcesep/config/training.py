@@ -49,7 +49,7 @@ class TrainingSettings:
     optimizer: str = setting(
         "adam",
         "How weights follow gradients: adam, as in the original report, or muon, which changes matrices in all "
-        "directions alike and learns several times as much in a step; its learning rates are near 3e-3.",
+        "directions alike, and of which bandnet learns more in a step; its learning rates are near 3e-3.",
         choices=("adam", "muon"),
     )
     learning_rate: float = setting(1e-4, "Learning rate.", minimum=0.0, may_change=True)
