@@ -122,7 +122,7 @@ def test_the_average_follows_the_weights_by_its_decay_and_gives_them_back(config
     assert np.abs(average - current).max() > 1e-4
 
 
-def test_muon_changes_a_matrix_in_all_directions_alike_and_by_as_much_as_adam():
+def test_muon_changes_a_matrix_in_all_directions_alike_and_no_more_than_adam():
     rng = np.random.default_rng(0)
     shapes = {"matrix": (8, 24), "bands": (3, 24, 8), "bias": (3, 1, 8)}
     gradients = {}

@@ -73,7 +73,8 @@ class Muon(keras.optimizers.Adam):
 
     The update of a matrix is its gradient, partly averaged, made nearly orthogonal: it changes what the matrix does in
     all directions by as much, where that of Adam mostly follows the few of the largest gradients. Its root mean square
-    is 0.2 times the learning rate, about that of Adam's (Liu et al. 2025, "Muon is scalable for LLM training").
+    is 0.2 times the learning rate, near what Adam's is while gradients vary (Liu et al. 2025, "Muon is scalable for LLM
+    training").
 
     The last two axes of a kernel are a matrix: those of convolutions, [width, channel, filter], and of bands, [band,
     channel, filter], hold several. Keras' own Muon takes only kernels of two axes.
