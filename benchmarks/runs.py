@@ -10,7 +10,10 @@ _PAUSE_FACTOR = 10  # a gap between two logged losses that is this many times lo
 
 
 def read_losses(run_dir: pathlib.Path) -> list[tuple[float, int, float]]:
-    """Returns (time in seconds, step, loss) for every loss that a run logged for TensorBoard, by step."""
+    """Returns (time in seconds, step, loss) for every loss that a run logged for TensorBoard, by step.
+
+    Steps that a killed run made after its last checkpoint, and made again when it went on, count once, the second time.
+    """
     if not list(run_dir.glob("events.out.tfevents*")):
         return []
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -20,10 +23,11 @@ def read_losses(run_dir: pathlib.Path) -> list[tuple[float, int, float]]:
     events = EventAccumulator(str(run_dir), size_guidance={"tensors": 0}).Reload()
     if "loss" not in events.Tags()["tensors"]:
         return []
-    return sorted(
-        ((event.wall_time, event.step, float(make_ndarray(event.tensor_proto))) for event in events.Tensors("loss")),
-        key=lambda point: point[1],
-    )
+    points: list[tuple[float, int, float]] = []
+    for event in sorted(events.Tensors("loss"), key=lambda event: event.wall_time, reverse=True):
+        if not points or event.step < points[-1][1]:
+            points.append((event.wall_time, event.step, float(make_ndarray(event.tensor_proto))))
+    return points[::-1]
 
 
 def training_time_s(points: list[tuple[float, int, float]]) -> float:

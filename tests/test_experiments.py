@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import tensorflow as tf
 from absl import flags
 from conftest import ROOT, SOUNDFONT
 
@@ -118,6 +119,19 @@ def test_a_benchmark_without_a_folder_of_midi_files_asks_for_it():
 def test_pauses_do_not_count_as_training():
     points = [(100.0, 10, 1.0), (110.0, 20, 0.9), (5_000.0, 30, 0.8), (5_010.0, 40, 0.7)]
     assert runs.training_time_s(points) == 40.0
+
+
+def test_steps_that_a_killed_run_made_twice_count_once(tmp_path):
+    for start_s, steps in ((1_000, range(1, 9)), (2_000, range(5, 11))):  # killed after 8, checkpoint after 4
+        with tf.summary.create_file_writer(str(tmp_path), filename_suffix=f".{start_s}").as_default():
+            for step in steps:
+                tf.summary.scalar("loss", start_s + step, step)
+    points = runs.read_losses(tmp_path)
+    assert [(step, loss) for _, step, loss in points] == [
+        *((step, 1_000 + step) for step in range(1, 5)),
+        *((step, 2_000 + step) for step in range(5, 11)),
+    ]
+    assert points == sorted(points)
 
 
 def test_a_long_curve_is_thinned_to_means():
