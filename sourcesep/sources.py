@@ -5,6 +5,7 @@ Nothing here imports TensorFlow, so that render processes start at once.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 
@@ -23,6 +24,9 @@ from data_gen.windows import StemFile
 from data_gen.workers import Visits, Workers
 from sourcesep.cluster import machine_number
 from sourcesep.config import Config
+from sourcesep.run_dir import RunDir
+
+SEEDS_OF_A_RUN = 1_000_003  # from the seed of a run to that of one that starts from it; more than there are machines
 
 
 def open_source(config: Config) -> StemSource:
@@ -160,10 +164,12 @@ def make_chunker(config: Config, split: str, source: StemSource | None = None) -
 def start_workers(config: Config) -> Visits:
     """Starts what makes the training chunks; it gets ready while the caller imports TensorFlow.
 
-    Each machine of a cluster draws from a seed of its own. Raises InputError like `open_source`.
+    Each machine of a cluster draws from a seed of its own, and a run that starts from another from another seed than
+    that one did: it would hear the same chunks again. Raises InputError like `open_source`.
     """
     chunker = make_chunker(config, "train")
-    chunker = dataclasses.replace(chunker, seed=config.seed + machine_number(config))
+    seed = config.seed + machine_number(config) + SEEDS_OF_A_RUN * _count_earlier_runs(config)
+    chunker = dataclasses.replace(chunker, seed=seed)
     workers: Visits
     if config.render == "ray":
         from data_gen.ray_workers import RayWorkers
@@ -173,3 +179,15 @@ def start_workers(config: Config) -> Visits:
         workers = Workers(chunker, config.n_workers)
     workers.start()
     return workers
+
+
+def _count_earlier_runs(config: Config) -> int:
+    """Returns from how many runs, one after the other, a run started; the model in the package counts as one."""
+    earlier: list[str] = []
+    while config.start_from and config.start_from not in earlier:
+        earlier.append(config.start_from)
+        if config.start_from == "pretrained":
+            break
+        with contextlib.suppress(InputError):  # the run was deleted since; what it started from is not known
+            config = RunDir(config.start_from).config()
+    return len(earlier)

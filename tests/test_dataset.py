@@ -101,6 +101,18 @@ def test_a_dropped_stem_is_silent_and_missing_in_the_mixture_and_the_rest_stays(
     np.testing.assert_allclose(remainder, mixture - tf.reduce_sum(stems, axis=2, keepdims=True), rtol=1e-6)
 
 
+def test_small_batches_are_remixed_from_more_chunks_than_they_have():
+    def visits_of_four_stems():
+        for index in itertools.count():
+            stems = np.full((6, 5, 4), 10 * index + np.arange(6)[:, None, None], np.float32)  # which chunk it is
+            yield Visit(index, "", np.zeros(6), stems.sum(axis=2, keepdims=True), stems, 0, 0)
+
+    dataset = make_dataset(visits_of_four_stems(), 5, 4, tf.Variable(1, dtype=tf.int64), 100, 2, 0, remix=1.0)
+    heard = [np.unique(stems[:, 0]) for _, stems, _ in dataset.take(20)]
+    assert all(stems.shape == (2, 5, 4) for _, stems, _ in dataset.take(3))
+    assert np.mean([len(chunks) > 4 for chunks in heard]) > 0.9  # of 8 stems; those of two chunks would be 2
+
+
 def test_batches_are_remixed_and_dropped_from_and_alike_for_one_seed():
     def batches(**changes):
         dataset = make_dataset(visits(), 5, 2, tf.Variable(1, dtype=tf.int64), 10, 6, 0, **changes)

@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import json
 
 import numpy as np
@@ -8,6 +9,7 @@ from conftest import ROOT, SOUNDFONT
 from data_gen import InputError
 from sourcesep.cluster import machine_number
 from sourcesep.config import Config
+from sourcesep.run_dir import RunDir
 from sourcesep.sources import make_chunker, start_workers
 
 CLUSTER = {"chief": ["a:1"], "worker": ["b:1", "c:1"]}
@@ -32,6 +34,29 @@ def test_each_machine_renders_from_a_seed_of_its_own(config, monkeypatch):
             visits.append(next(workers))
     np.testing.assert_array_equal(visits[0].mixture, make_chunker(config, "train").visit(0).mixture)
     assert visits[0].mixture.shape != visits[1].mixture.shape or (visits[0].mixture != visits[1].mixture).any()
+
+
+def test_a_run_that_starts_from_another_hears_other_chunks_than_all_before_it(config, tmp_path):
+    configs = [config]
+    for name in ("first", "second"):
+        RunDir(tmp_path / name).create_or_resume(configs[-1])
+        configs.append(dataclasses.replace(config, start_from=str(tmp_path / name)))
+    configs += [dataclasses.replace(config, start_from=start) for start in ("pretrained", str(tmp_path / "deleted"))]
+    heard = []
+    for one in configs:
+        with start_workers(one) as workers:
+            heard.append(next(workers).mixture)
+    np.testing.assert_array_equal(heard[0], make_chunker(config, "train").visit(0).mixture)
+    for one, other in itertools.combinations(heard[:3], 2):
+        assert one.shape != other.shape or (one != other).any()
+    assert all(mixture.shape != heard[0].shape or (mixture != heard[0]).any() for mixture in heard[3:])
+
+
+def test_runs_that_started_from_each_other_are_counted_once(config, tmp_path):
+    for name, start_from in (("a", "b"), ("b", "a")):  # a was deleted, and made again from b
+        RunDir(tmp_path / name).create_or_resume(dataclasses.replace(config, start_from=str(tmp_path / start_from)))
+    with start_workers(RunDir(tmp_path / "a").config()) as workers:
+        assert next(workers).mixture.size
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,7 @@ class ChunkSettings:
     )
     remix: float = setting(
         0.0,
-        "Probability that a chunk is replaced by a mix of stems from several chunks of its batch, 0 to 1. Keeps the "
+        "Probability that a chunk is replaced by a mix of stems from several others, 0 to 1. Keeps the "
         "model from memorising a small collection of MIDI files.",
         minimum=0.0,
         maximum=1.0,

@@ -1,4 +1,4 @@
-"""Augmentation of batches: new mixtures made of the stems of a batch.
+"""Augmentation of groups of chunks: new mixtures made of their stems.
 
 What is varied in one song before its chunks are cut (transposition, tempo, gains ...) is in `data_gen.variation`. The
 functions are written in keras.ops, for every backend of Keras, and are given the random numbers that they use.

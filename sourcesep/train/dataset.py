@@ -18,6 +18,7 @@ from sourcesep.train.conditioning import add_conditions
 
 REMEMBERED_VISITS = 10_000  # visits whose songs can be named when a batch is bad; a pool holds chunks of fewer
 MAX_REUSE = 3
+REMIX_CHUNKS = 16  # at least as many chunks exchange their stems: few new mixtures can be made of a small batch
 WINDOW_STEPS = 20  # steps between two decisions of the reuse controller: enough to average out single slow visits
 MAX_WAIT_SHARE = 0.05  # share of the training time spent waiting for batches above which chunks are reused more
 MAX_READY_SHARE = 0.9  # share of the requested visits that are ready above which chunks are reused less
@@ -101,17 +102,19 @@ def make_dataset(
     )
     # The chunks of a visit are repeated together: a dataset per chunk would take twice the processor time.
     dataset = dataset.flat_map(lambda *visit: tf.data.Dataset.from_tensor_slices(visit).repeat(reuse))
-    dataset = dataset.shuffle(pool_chunks, seed=seed).batch(batch_size, drop_remainder=True)
-    if remix or drop or n_channels == 2:
-        seeds = tf.data.Dataset.random(seed=seed).batch(2)
+    dataset = dataset.shuffle(pool_chunks, seed=seed)
+    if not (remix or drop or n_channels == 2):
+        return dataset.batch(batch_size, drop_remainder=True).prefetch(2)
+    group_chunks = max(batch_size, REMIX_CHUNKS) if remix else batch_size
+    seeds = tf.data.Dataset.random(seed=seed).batch(2)
 
-        def change(batch: tuple, seed_of_batch: tf.Tensor) -> tuple:
-            mixture, stems, visits = batch
-            draws = tf.random.stateless_uniform([batch_size, n_draws(n_targets)], seed_of_batch)
-            return *augment(mixture, stems, remix, drop, draws), visits
+    def change(group: tuple, seed_of_group: tf.Tensor) -> tuple:
+        mixture, stems, visits = group
+        draws = tf.random.stateless_uniform([group_chunks, n_draws(n_targets)], seed_of_group)
+        return *augment(mixture, stems, remix, drop, draws), visits
 
-        dataset = tf.data.Dataset.zip((dataset, seeds)).map(change)
-    return dataset.prefetch(2)
+    dataset = tf.data.Dataset.zip((dataset.batch(group_chunks, drop_remainder=True), seeds)).map(change)
+    return dataset.rebatch(batch_size, drop_remainder=True).prefetch(2)
 
 
 class VisitRecorder:
