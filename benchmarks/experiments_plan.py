@@ -263,6 +263,26 @@ def experiments(more_soundfonts: str, all_midi: str = "", solos: str = "") -> di
             ),
             measure="gain_over_constant_db",
         ),
+        "fresh-chunks": Experiment(
+            "How often a chunk is heard",
+            "8,000 steps of Muon with batches of two chunks, half of them remixed: does it matter how many chunks are "
+            "made for them, and of how many a remixed one takes its stems?",
+            (
+                Variant("each twice, remixed among 2", (), None, same_as=("sounds-added", "+ effects")),
+                *(
+                    Variant(
+                        f"each {often}, remixed among 16",
+                        (
+                            *(*ONE_CORE, *COARSE, *MUON, "--steps=8000", f"--soundfonts={more_soundfonts}"),
+                            *("--vary_timbre=0.3", *EFFECTS, f"--reuse={reuse}"),
+                        ),
+                        None,
+                    )
+                    for often, reuse in (("twice", 2), ("once", 1))
+                ),
+            ),
+            measure="gain_over_constant_db",
+        ),
         "bandnet": Experiment(
             "What bandnet's score depends on",
             "1,300 batches of 4 s of audio from random weights (ten minutes of one core), with several SoundFonts and "
