@@ -111,8 +111,8 @@ class ChunkSettings:
     )
     remix: float = setting(
         0.0,
-        "Probability that a chunk is replaced by a mix of stems from several others, 0 to 1. Keeps the "
-        "model from memorising a small collection of MIDI files.",
+        "Probability that a chunk is replaced by a mix of stems from several others, 0 to 1. Keeps the model "
+        "from memorising a small collection of MIDI files.",
         minimum=0.0,
         maximum=1.0,
     )

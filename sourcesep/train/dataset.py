@@ -83,7 +83,7 @@ def make_dataset(
         pool_chunks: size of the shuffled pool.
         batch_size: chunks in a batch.
         seed: of the shuffle, and of what is augmented.
-        remix: probability of `augmentation.remix_stems` for each chunk.
+        remix: probability of `augmentation.remix_stems` for each chunk, among at least REMIX_CHUNKS.
         drop: probability of `augmentation.drop_stems` for each stem.
         n_channels: 1, or 2, which are also swapped in half of the chunks.
 
