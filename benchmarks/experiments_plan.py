@@ -84,10 +84,11 @@ FIVE_STEMS = (
     *("--pool_chunks=400", "--reuse=2", "--remix=0.5", "--drop=0.1", "--learning_rate=1e-3", "--schedule=cosine"),
     *("--mixed_precision=float32", "--validate_every=0"),
 )
-PACKAGED = (
+LARGE_TASNET = (
     *("--model=tasnet", "--stacks=2", "--blocks=6", "--filters=192", "--encoder_filters=512", "--encoder_stride=128"),
     *("--constant_q", "--mask=softmax"),
 )
+PACKAGED = ("--model=bandnet", "--filters=128", "--bands_per_octave=4")
 TRAINED_ON = (*FIVE_STEMS, *PACKAGED, "--start_from=pretrained", "--batch_size=4", "--average=0.995")
 EFFECTS = (
     *("--vary_equaliser=0.4", "--vary_compression=0.2", "--vary_saturation=0.2", "--vary_room=0.3"),
@@ -99,7 +100,7 @@ FROM_RANDOM = (*ONE_CORE, "--vary_timbre=0.3", *EFFECTS)
 BANDNET = ("--model=bandnet", "--window_ms=64", "--hop_ms=16")
 COARSE = ("--model=bandnet", "--bands_per_octave=4")
 MUON = ("--optimizer=muon", "--learning_rate=3e-3", "--mixed_precision=auto")
-NETWORKS = {"tasnet": PACKAGED, "bandnet": BANDNET}
+NETWORKS = {"tasnet": LARGE_TASNET, "bandnet": BANDNET}
 SHORT_CHUNKS = ("--chunk_ms=1024", "--batch_size=4", "--pool_chunks=800", "--chunks_per_piece=12")
 # One change to bandnet with frames of 64 ms every 16, or to how it is trained, each.
 ABLATIONS = {
@@ -212,7 +213,7 @@ def experiments(more_soundfonts: str, all_midi: str = "", solos: str = "") -> di
             measure="gain_over_constant_db",
         ),
         "networks": Experiment(
-            "The network of the package, or bandnet",
+            "tasnet or bandnet",
             "Which network separates five stems better after an hour of one core, from random weights, with several "
             "SoundFonts and effects?",
             tuple(

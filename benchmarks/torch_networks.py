@@ -116,7 +116,7 @@ class BandBlock(nn.Module):
 
 
 class BandNet(nn.Module):
-    """The bandnet of flags/bandnet.flags, for one channel."""
+    """The network of --model=bandnet --sample_rate=16000, for one channel."""
 
     LENGTH, HOP, LEVEL_FRAMES = 2_048, 512, 33
     BANDS = ((16, 8), (8, 16), (8, 32), (8, 64))  # (number of bands, frequencies in each)

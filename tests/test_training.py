@@ -101,7 +101,7 @@ def test_a_run_that_started_from_another_goes_on_from_its_own_checkpoint(config,
 def test_a_run_that_cannot_be_started_from_is_refused_before_anything_is_written(config, tmp_path):
     for start_from, reason in (
         (str(tmp_path / "none"), "none: no run directory"),
-        ("pretrained", "pretrained: a tasnet that shares no layer with this model"),
+        ("pretrained", "pretrained: a bandnet that shares no layer with this model"),
     ):
         with pytest.raises(InputError, match=reason):
             training.train(dataclasses.replace(config, start_from=start_from), tmp_path / "run")
