@@ -36,7 +36,7 @@ def run(command, *flags):
 
 def test_the_packaged_tflite_file_computes_what_the_weights_do():
     lite = TFLiteModel(PACKAGED)
-    mixture = noise(1, lite.window_samples, 1)
+    mixture = noise(1, lite.window_samples, lite.n_channels)
     expected = RunDir(PRETRAINED).model().predict(mixture, verbose=0)
     assert metrics.sdr(expected[0], lite(mixture)[0]).min() > 45.0
     assert np.isfinite(lite(np.zeros_like(mixture))).all()
