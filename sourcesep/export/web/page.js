@@ -4,7 +4,7 @@ import { MAX_BYTES, Stem, zip } from "./files.js";
 import { Player } from "./player.js";
 import { openRecording } from "./recording.js";
 
-const MAX_KEPT_BYTES = 2 ** 31; // of stems that the browser keeps: 20 minutes of stereo at 44.1 kHz in five stems
+const MAX_KEPT_BYTES = 2 ** 31; // of stems that the browser keeps: 17 minutes of stereo at 44.1 kHz in six stems
 const SEEK_S = 5;
 const SHORTEST_LOOP_S = 0.1;
 const DRAWN_PIXELS = 5; // that the pointer moves at least to choose a part, rather than a place
