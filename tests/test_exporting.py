@@ -84,6 +84,21 @@ def test_int8_is_8_bit_throughout_but_for_input_and_output(run, tmp_path):
     assert sum(tensor["dtype"] == np.int8 for tensor in details) > 10
 
 
+def test_int8_normalises_quiet_frames_too():
+    mixture = keras.Input((None, 1))
+    keras.utils.set_random_seed(0)
+    filtered = keras.layers.Conv1D(8, 3, padding="same")(mixture)
+    stems = keras.layers.Conv1D(2, 1)(keras.layers.LayerNormalization(epsilon=1e-7)(filtered))
+    model = keras.Model(mixture, stems)
+    samples = noise(1, 200, 1)
+    samples[:, 100:] *= 0.05  # 26 dB below the first half, and its squares 52 dB: 8 bits hold 48
+    ((_, flatbuffer),) = tflite.convert(model, ["int8"], 200, [samples])
+    runner = tflite_model._interpreter_class()(model_content=flatbuffer).get_signature_runner()
+    quiet = slice(110, 190)
+    expected, computed = model(samples, training=False)[:, quiet], runner(mixture=samples)["stems"][:, quiet]
+    assert metrics.sdr(expected, computed).min() > 5
+
+
 def test_a_tflite_file_says_what_it_is_to_any_program_that_reads_zip(lite, run):
     with zipfile.ZipFile(lite) as archive:
         description = json.loads(archive.read("sourcesep.json"))

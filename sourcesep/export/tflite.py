@@ -34,8 +34,8 @@ def convert(
     Args:
         model: from float32 [batch, time, channel] to [batch, time, channel * instrument].
         types: "float32"; "float16" for float16 weights; "dynamic" for 8-bit weights, with activations converted to 8
-            bits while it runs; "int8" for 8-bit weights and activations, except in input and output and in layers with
-            an attribute `needs_float`.
+            bits while it runs; "int8" for 8-bit weights and activations, except in input, output, layer normalisation
+            and layers with an attribute `needs_float`.
         window_samples: the length `time`; a model for any length would be up to 2.3 times slower.
         calibration: for "int8", mixtures float32 [1, time, channel], from which the range of activations is measured.
 
@@ -76,7 +76,9 @@ def convert(
 
 
 def _quantize(converter: Any, model: keras.Model, calibration: Iterable[np.ndarray]) -> bytes:
-    """Returns the flatbuffer with 8-bit weights and activations, except in layers with an attribute `needs_float`.
+    """Returns the flatbuffer with 8-bit weights and activations, except where 8 bits are too few.
+
+    That is in layers with an attribute `needs_float`, and in layer normalisation, which squares its input.
 
     The converter by itself knows no exceptions. What tf.lite.experimental.QuantizationDebugger does is done here in its
     two steps, without what it does to find errors.
@@ -86,7 +88,9 @@ def _quantize(converter: Any, model: keras.Model, calibration: Iterable[np.ndarr
     calibrated = converter.convert()
     # A tensor is named after the scopes in which it is computed, and the scope of a layer may have a number added.
     scopes = [
-        f"/{re.escape(layer.name)}(_[0-9]+)?/" for layer in model._flatten_layers() if hasattr(layer, "needs_float")
+        f"/{re.escape(layer.name)}(_[0-9]+)?/"
+        for layer in model._flatten_layers()
+        if hasattr(layer, "needs_float") or isinstance(layer, keras.layers.LayerNormalization)
     ]
     interpreter = tflite_model._interpreter_class()(model_content=calibrated)
     tensors = [tensor["name"] for tensor in interpreter.get_tensor_details()]
