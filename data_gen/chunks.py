@@ -29,9 +29,9 @@ class Visit(NamedTuple):
         index: number of the visit.
         song: name of the song.
         starts_s: [chunk] where in the song each chunk begins, without its context, in seconds.
-        mixture: float32 [chunk, time, channel], the sum of all stems.
-        stems: float32 [chunk, time, channel * target]: for the first channel the targets in the order they were named,
-            and the other stem, if wanted, last; then likewise for the second channel.
+        mixture: [chunk, time, channel] in the number format of the Chunker, the sum of all stems.
+        stems: [chunk, time, channel * target] in this format: for the first channel the targets in the order they were
+            named, and the other stem, if wanted, last; then likewise for the second channel.
         n_silent, n_solo: chunks dropped because the mixture was silent, or one instrument played alone.
     """
 
@@ -63,6 +63,7 @@ class Chunker:
         gain_db: each stem is made louder or softer by up to this much, in dB.
         effects: how probable each effect on the stems and on the mixture is.
         other: whether the sum of all stems that are not targets is one more stem.
+        dtype: number format of the chunks of a visit, "float32" or "float16".
     """
 
     source: StemSource
@@ -80,6 +81,7 @@ class Chunker:
     n_channels: int = 1
     pan: float = 0.0
     width: float = 0.0
+    dtype: str = "float32"
 
     @property
     def time_samples(self) -> int:
@@ -125,7 +127,7 @@ class Chunker:
 
     def _cut(self, waveforms: Sequence[np.ndarray] | np.ndarray, firsts: np.ndarray) -> np.ndarray:
         """Cuts waveforms [time of the stretch] into [chunk, time with context, waveform]; chunks begin at `firsts`."""
-        chunks = np.empty((len(firsts), self.time_samples, len(waveforms)), np.float32)
+        chunks = np.empty((len(firsts), self.time_samples, len(waveforms)), self.dtype)
         for chunk, first in zip(chunks, firsts.tolist()):  # chunk by chunk, so that it stays in the processor's cache
             for position, waveform in enumerate(waveforms):
                 chunk[:, position] = waveform[first : first + self.time_samples]

@@ -161,15 +161,15 @@ def make_chunker(config: Config, split: str, source: StemSource | None = None) -
     )
 
 
-def start_workers(config: Config) -> Visits:
-    """Starts what makes the training chunks; it gets ready while the caller imports TensorFlow.
+def start_workers(config: Config, chunk_format: str = "float32") -> Visits:
+    """Starts what makes the training chunks, in a number format; it gets ready while the caller imports TensorFlow.
 
     Each machine of a cluster draws from a seed of its own, and a run that starts from another from another seed than
     that one did: it would hear the same chunks again. Raises InputError like `open_source`.
     """
     chunker = make_chunker(config, "train")
     seed = config.seed + machine_number(config) + SEEDS_OF_A_RUN * _count_earlier_runs(config)
-    chunker = dataclasses.replace(chunker, seed=seed)
+    chunker = dataclasses.replace(chunker, seed=seed, dtype=chunk_format)
     workers: Visits
     if config.render == "ray":
         from data_gen.ray_workers import RayWorkers

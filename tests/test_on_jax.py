@@ -1,5 +1,6 @@
 """Training on Keras' JAX backend: in processes of its own, in which TensorFlow cannot be imported."""
 
+import dataclasses
 import importlib.util
 import os
 import re
@@ -10,13 +11,17 @@ import time
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import ROOT, as_flags, change
 from helpers import make_run, noise
 
 from data_gen import InputError
+from data_gen.chunks import Visit
+from data_gen.workers import Visits
 from sourcesep.models import build
 from sourcesep.run_dir import RunDir
-from sourcesep.train import on_jax, training
+from sourcesep.sources import make_chunker
+from sourcesep.train import device_pool, on_jax, training
 from sourcesep.train.augmentation import augment, n_draws
 from sourcesep.train.losses import FUNCTIONS, make_loss
 
@@ -155,12 +160,15 @@ def test_output_losses_and_augmentation_are_those_of_tensorflow_and_a_step_learn
     for name, expected in zip(("mixture", "stems"), augment(mixture, stems, 0.5, 0.3, draws)):
         np.testing.assert_allclose(found[name], expected, atol=1e-6)
         assert (found[name] != {"mixture": mixture, "stems": stems}[name]).any()
-    estimates = run.model()(mixture).numpy()
-    np.testing.assert_allclose(found["estimates"], estimates, atol=1e-4)
+    model = run.trained_model()
     inner = slice(small.context_samples, -small.context_samples)
+    with tf.GradientTape() as tape:
+        estimates = model(mixture, training=True)
+        expected_loss = make_loss(small.loss)(stems[:, inner], estimates[:, inner])
+    expected_norm = tf.linalg.global_norm(tape.gradient(expected_loss, model.trainable_variables))
+    np.testing.assert_allclose(found["estimates"], estimates, atol=1e-4)
     loss, norm, taken = found["taken"].tolist()
-    assert loss == pytest.approx(float(make_loss(small.loss)(stems[:, inner], estimates[:, inner])), rel=1e-3)
-    assert norm > 0 and taken == 1
+    assert (loss, norm, taken) == pytest.approx((float(expected_loss), float(expected_norm), 1), rel=1e-3)
     assert found["learnt"][-1] < 0.5 * found["learnt"][0]
     assert np.isnan(found["nan"][0]) and found["nan"][2] == found["spike"][2] == 0
 
@@ -179,3 +187,42 @@ def test_a_run_of_tensorflow_is_not_continued_on_jax(small, tmp_path):
     (tmp_path / "checkpoints" / "step-3").mkdir(parents=True)
     with pytest.raises(InputError, match="without KERAS_BACKEND=jax"):
         on_jax.train(small, str(tmp_path))
+
+
+class Numbered(Visits):
+    """Visits of three chunks each that hold nothing but their number."""
+
+    ready_share = 1.0
+
+    def start(self):
+        pass
+
+    def close(self):
+        self._closed = True
+
+    def _take_visit(self):
+        numbers = np.arange(3 * self.next_visit, 3 * self.next_visit + 3, dtype=np.float16)
+        self.next_visit += 1
+        mixture, stems = (np.tile(numbers[:, None, None], (1, self.chunker.time_samples, n)) for n in (1, 2))
+        return Visit(self.next_visit, "song", numbers, mixture, stems, 0, 0)
+
+
+@needs_jax
+def test_each_batch_is_drawn_from_the_chunks_that_came_last_also_where_one_array_cannot_hold_them(small, monkeypatch):
+    small = change(small, batch_size=2, pool_chunks=12)
+    chunker = dataclasses.replace(make_chunker(small, "train"), dtype="float16")
+    block = 2 * chunker.time_samples * len(small.stem_names)
+    monkeypatch.setattr(device_pool, "MAX_NUMBERS", 2 * block + 1)  # arrays of two blocks
+    with device_pool.Pool(Numbered(chunker), small) as pool:
+        while pool.n_received < 8:
+            assert pool.receive(wait_s=10)
+        rng = np.random.default_rng(0)
+        drawn = []
+        for _ in range(200):
+            (mixtures, stems), chunks = pool.draw(rng)
+            assert mixtures.dtype == np.float16 and len(set(chunks.tolist())) == 2
+            drawn += [int(mixtures[chunk, 0, 0]) for chunk in chunks]
+            assert [int(stems[chunk, -1, -1]) for chunk in chunks] == drawn[-2:]
+        assert len(pool.parts) == 3 and pool.is_full and pool.rendered_s == pytest.approx(16 * 0.15)
+    assert set(drawn) == set(range(4, 16))
+    assert np.bincount(drawn)[4:].min() > 15  # of 33 on average

@@ -30,13 +30,13 @@ def train() -> None:
 def _train(arguments: list[str]) -> int:
     no_arguments(arguments)
     run_config = config.Config.from_flags()
+    if os.environ.get("KERAS_BACKEND") == "jax":
+        from sourcesep.train import on_jax
+
+        return _report_on_jax(on_jax.train(run_config, FLAGS.run_dir))
     from sourcesep import sources
 
     with sources.start_workers(run_config) as workers:  # they load SoundFonts while TensorFlow is imported
-        if os.environ.get("KERAS_BACKEND") == "jax":
-            from sourcesep.train import on_jax
-
-            return _report_on_jax(on_jax.train(run_config, FLAGS.run_dir, workers))
         from sourcesep.train import training
 
         if run_config.steps == 0:

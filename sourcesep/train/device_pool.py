@@ -5,6 +5,7 @@ However often a chunk is used, it is sent there once.
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 from typing import Any
@@ -15,6 +16,7 @@ from data_gen.workers import Visits
 from sourcesep.config import Config
 
 READY_BLOCKS = 4  # blocks that wait for a place in the pool
+MAX_NUMBERS = 2**31 - 1  # of an array whose numbers JAX counts in 32 bits
 
 Array = Any  # of JAX
 
@@ -29,9 +31,9 @@ class Pool:
         config: its sizes are used; chunks are received in blocks of one batch.
 
     Attributes:
-        arrays: mixtures float32 [chunk, time, channel] and stems float32 [chunk, time, channel * target].
-        n_received: number of blocks received.
-        n_filled: chunks in the pool.
+        parts: one or more pairs of arrays in the format of the chunks, mixtures [chunk, time, channel] and stems
+            [chunk, time, channel * target]; all of one size. More are needed where one array would be too large.
+        n_received: number of blocks received, each in the next part.
         failure: the error that ended the visits; None so far.
     """
 
@@ -40,14 +42,19 @@ class Pool:
 
         self._visits, self._block_size = visits, config.batch_size
         self._block_s = config.batch_size * config.chunk_ms / 1_000
-        self._size = max(1, config.pool_chunks // config.batch_size) * config.batch_size
-        shape, n_columns = (self._size, visits.chunker.time_samples), config.channels * len(config.stem_names)
-        self.arrays = tuple(jax.numpy.zeros((*shape, n)) for n in (config.channels, n_columns))
-        self.n_received = self.n_filled = 0
+        time, n_columns = visits.chunker.time_samples, config.channels * len(config.stem_names)
+        n_blocks = max(1, config.pool_chunks // config.batch_size)
+        n_parts = math.ceil(n_blocks / max(1, MAX_NUMBERS // (config.batch_size * time * n_columns)))
+        self._part_blocks = math.ceil(n_blocks / n_parts)
+        shape, dtype = (self._part_blocks * config.batch_size, time), visits.chunker.dtype
+        self.parts = [
+            tuple(jax.numpy.zeros((*shape, n), dtype) for n in (config.channels, n_columns)) for _ in range(n_parts)
+        ]
+        self.n_received = 0
         self.failure: Exception | None = None
         update = jax.lax.dynamic_update_slice_in_dim
         self._update = jax.jit(
-            lambda arrays, block, first: tuple(update(*both, first, axis=0) for both in zip(arrays, block)),
+            lambda part, block, first: tuple(update(*both, first, axis=0) for both in zip(part, block)),
             donate_argnums=0,
         )
         self._ready: queue.Queue[tuple[Array, ...]] = queue.Queue(READY_BLOCKS)
@@ -70,7 +77,7 @@ class Pool:
     @property
     def is_full(self) -> bool:
         """Whether the next block will take the place of another."""
-        return self.n_filled == self._size
+        return self.n_received >= len(self.parts) * self._part_blocks
 
     @property
     def has_ended(self) -> bool:
@@ -82,10 +89,18 @@ class Pool:
         block = self._take(wait_s)
         if block is None:
             return False
-        self.arrays = self._update(self.arrays, block, self.n_received * self._block_size % self._size)
+        number, part = divmod(self.n_received, len(self.parts))
+        first = number % self._part_blocks * self._block_size
+        self.parts[part] = self._update(self.parts[part], block, first)
         self.n_received += 1
-        self.n_filled = min(self._size, self.n_received * self._block_size)
         return True
+
+    def draw(self, rng: np.random.Generator) -> tuple[tuple[Array, ...], np.ndarray]:
+        """Returns a part, and which of its chunks make up a random batch, int32 [batch]; a block must have come."""
+        number = int(rng.integers(min(len(self.parts), max(1, self.n_received))))
+        n_blocks = (self.n_received + len(self.parts) - 1 - number) // len(self.parts)
+        n_filled = self._block_size * min(self._part_blocks, max(1, n_blocks))
+        return self.parts[number], rng.choice(n_filled, self._block_size, replace=False).astype(np.int32)
 
     def _take(self, wait_s: float) -> tuple[Array, ...] | None:
         try:

@@ -29,6 +29,7 @@ from sourcesep.train.schedule import MAX_SKIPPED, Guard, learning_rate_at, make_
 
 CHECKPOINT = "jax.npz"  # in the run's folder of checkpoints
 BFLOAT16_CAPABILITY = 8.0  # CUDA compute capability from which NVIDIA GPUs compute in bfloat16 (Ampere)
+CHUNK_FORMAT = "float16"  # of the chunks: half the memory and the transfers, rounding errors 70 dB below them
 AHEAD = 2  # steps that the device is given before the loss of the first of them is read
 LOG_S = 15.0  # time between two lines of the log, in seconds
 
@@ -58,7 +59,7 @@ class Trained(NamedTuple):
     interrupted: bool
 
 
-def train(config: Config, run_dir: str, workers: Visits | None = None) -> Trained:
+def train(config: Config, run_dir: str) -> Trained:
     """Trains a model, or resumes its run, until the steps or the minutes of the Config are reached.
 
     There is no validation: the weights saved are the last ones, averaged if the Config says so. With --chunk_reuse=auto
@@ -68,7 +69,6 @@ def train(config: Config, run_dir: str, workers: Visits | None = None) -> Traine
     Args:
         config: the run's Config.
         run_dir: folder of the run.
-        workers: from `sources.start_workers(config)`, which is called if they are not given.
 
     Raises InputError for what this backend does not train; if a checkpoint is damaged; if there are no chunks; if
     training diverges; if the folder cannot be written.
@@ -86,12 +86,18 @@ def train(config: Config, run_dir: str, workers: Visits | None = None) -> Traine
     run = RunDir(run_dir)
     if any(run.checkpoints.glob("step-*")):
         raise InputError(f"{run_dir}: a run of TensorFlow; continue it without KERAS_BACKEND=jax")
-    with workers or sources.start_workers(config) as workers, run.locked():
+    with sources.start_workers(config, CHUNK_FORMAT) as workers, run.locked():
         return Trainer(config, run, workers).run()
 
 
 class Trainer:
-    """One run: builds or restores the model, makes steps and saves. Arguments and errors are those of `train`."""
+    """One run: builds or restores the model, makes steps and saves; errors are those of `train`.
+
+    Args:
+        config: the run's Config.
+        run_dir: its folder.
+        workers: from `sources.start_workers`.
+    """
 
     def __init__(self, config: Config, run_dir: RunDir, workers: Visits) -> None:
         self._config, self._run_dir, self._workers = config, run_dir, workers
@@ -146,7 +152,7 @@ class Trainer:
         if self._progress() >= 1.0:
             return None
         step = jax.jit(make_step(self._model, self._optimizer, self._config), donate_argnums=0)
-        shapes = jax.eval_shape(lambda *arguments: arguments, state, pool.arrays, *self._draw(pool))
+        shapes = jax.eval_shape(lambda *arguments: arguments, state, *self._draw(pool))
         with concurrent.futures.ThreadPoolExecutor(1) as executor:
             compiling = executor.submit(lambda: step.lower(*shapes).compile())
             while not compiling.done() or not pool.n_received:
@@ -172,7 +178,7 @@ class Trainer:
                     break
             self._waited_s += time.monotonic() - step_began_s
 
-            state, outcome = step(state, pool.arrays, *self._draw(pool))
+            state, outcome = step(state, *self._draw(pool))
             self._step += 1
             in_flight.append(outcome)
             if len(in_flight) > AHEAD:
@@ -192,11 +198,10 @@ class Trainer:
 
     def _draw(self, pool: Pool) -> tuple[Any, ...]:
         """Returns what the next step is given beside the state and the pool; see `make_step`."""
-        batch = self._config.batch_size
-        chunks = self._rng.choice(max(batch, pool.n_filled), batch, replace=False).astype(np.int32)
-        draws = self._rng.random((batch, n_draws(len(self._config.stem_names))), np.float32)
+        part, chunks = pool.draw(self._rng)
+        draws = self._rng.random((len(chunks), n_draws(len(self._config.stem_names))), np.float32)
         rate = np.float32(learning_rate_at(self._config, self._progress()))
-        return chunks, draws, rate, np.float32(self._guard.limit)
+        return part, chunks, draws, rate, np.float32(self._guard.limit)
 
     def _progress(self) -> float:
         """Returns the share of the training that is done, by steps or by time, whichever is greater."""
@@ -265,9 +270,9 @@ class Trainer:
 def make_step(model: keras.Model, optimizer: keras.optimizers.Optimizer, config: Config) -> Callable:
     """Returns a training step as a pure function, to be compiled.
 
-    It takes the values of the variables; the arrays of a Pool; which chunks of it to use, int32 [batch]; random numbers
-    for `augment`; the learning rate; the loss above which no update is made. It returns the new values of the
-    variables, and [loss, gradient norm, whether the update was made] as float32.
+    It takes the values of the variables; a part of a Pool; which chunks of it to use, int32 [batch]; random numbers for
+    `augment`; the learning rate; the loss above which no update is made. It returns the new values of the variables,
+    and [loss, gradient norm, whether the update was made] as float32.
     """
     import jax
     from jax import numpy as jnp
@@ -276,10 +281,10 @@ def make_step(model: keras.Model, optimizer: keras.optimizers.Optimizer, config:
     names = [variable.path.rpartition("/")[2] for variable in optimizer.variables]
 
     def step(
-        state: Arrays, pool: tuple[Array, Array], chunks: Array, draws: Array, rate: Array, limit: Array
+        state: Arrays, part: tuple[Array, Array], chunks: Array, draws: Array, rate: Array, limit: Array
     ) -> tuple[Arrays, Array]:
         trainable, others, of_optimizer = state
-        mixture, stems = (jnp.take(part, chunks, axis=0) for part in pool)
+        mixture, stems = (jnp.take(array, chunks, axis=0).astype(jnp.float32) for array in part)
         mixture, stems = augment(mixture, stems, config.remix, config.drop, draws)
         inner = slice(config.context_samples, mixture.shape[1] - config.context_samples)
 
