@@ -1,10 +1,13 @@
-"""Reads what a training run left in its folder: losses, training time, number of parameters."""
+"""Reads what a training run left in its folder: losses, steps, training time, number of parameters."""
 
 from __future__ import annotations
 
 import json
 import logging as python_logging
 import pathlib
+from typing import NamedTuple
+
+from sourcesep.run_dir import RunDir
 
 _PAUSE_FACTOR = 10  # a gap between two logged losses that is this many times longer than usual was a pause
 
@@ -40,6 +43,28 @@ def training_time_s(points: list[tuple[float, int, float]]) -> float:
     usual = sorted(gaps)[len(gaps) // 2] if gaps else 0.0
     # One usual gap is added for the time before the first loss.
     return usual + sum(gap if gap < _PAUSE_FACTOR * usual else usual for gap in gaps)
+
+
+class Training(NamedTuple):
+    """How a run was trained.
+
+    Attributes:
+        steps: how many.
+        seconds: without the pauses of an interrupted run.
+        device: the GPU of a run on JAX; None for a run of TensorFlow, which does not tell.
+    """
+
+    steps: int
+    seconds: float
+    device: str | None
+
+
+def read_training(run_dir: pathlib.Path) -> Training | None:
+    """Returns how a run was trained, or None if it does not tell."""
+    if losses := read_losses(run_dir):
+        return Training(losses[-1][1], training_time_s(losses), None)
+    on_jax = RunDir(run_dir).jax_training
+    return Training(**json.loads(on_jax.read_text())) if on_jax.exists() else None
 
 
 def count_parameters(run_dir: pathlib.Path) -> int:

@@ -51,6 +51,16 @@ class RunDir:
         return self.path / "checkpoints"
 
     @property
+    def jax_checkpoint(self) -> pathlib.Path:
+        """The checkpoint of training on JAX."""
+        return self.checkpoints / "jax.npz"
+
+    @property
+    def jax_training(self) -> pathlib.Path:
+        """The file that tells how long a run was trained on JAX: {"steps": ..., "seconds": ..., "device": ...}."""
+        return self.path / "jax_training.json"
+
+    @property
     def weights(self) -> pathlib.Path:
         """The file of the weights to use."""
         return self.path / "best.weights.h5"

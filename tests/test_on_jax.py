@@ -15,6 +15,7 @@ import tensorflow as tf
 from conftest import ROOT, as_flags, change
 from helpers import make_run, noise
 
+from benchmarks import runs
 from data_gen import InputError
 from data_gen.chunks import Visit
 from data_gen.workers import Visits
@@ -79,7 +80,7 @@ def test_a_run_that_sigterm_ends_is_saved_and_resumed_and_tensorflow_reads_it(sm
     run_dir, status, output, errors = interrupted
     assert status == 130, errors
     (stopped_at,) = map(int, re.findall(r"step (\d+)", output))
-    with np.load(run_dir / "checkpoints" / on_jax.CHECKPOINT) as saved:
+    with np.load(RunDir(run_dir).jax_checkpoint) as saved:
         assert saved["step"] == stopped_at
     steps = stopped_at + 5
     process = start(run_dir.parent, "-c", TRAIN, *as_flags(small, steps=steps), f"--run_dir={run_dir}")
@@ -88,6 +89,9 @@ def test_a_run_that_sigterm_ends_is_saved_and_resumed_and_tensorflow_reads_it(sm
     assert f"resuming after step {stopped_at}\n" in errors
     assert f"step {steps}: loss " in output
     assert re.search(r"0\.\d+ s per step, \d+% of it waiting for chunks; \d[\d,]* s of audio rendered", output)
+
+    training_of_run = runs.read_training(run_dir)
+    assert (training_of_run.steps, training_of_run.device) == (steps, "cpu") and training_of_run.seconds > 0
 
     before, after = build(small).get_weights(), RunDir(run_dir).trained_model().get_weights()
     changed = [(one != other).any() for one, other in zip(before, after)]

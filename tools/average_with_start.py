@@ -49,6 +49,8 @@ def average_with_start(run: RunDir, share: float, target: RunDir) -> None:
     target.create_or_resume(config)
     for events in run.path.glob("events.out.tfevents*"):
         shutil.copy(events, target.path)
+    if run.jax_training.exists():
+        shutil.copy(run.jax_training, target.path)
     write_atomically(target.path / SHARE_FILE, json.dumps(share).encode())
     target.save_weights(model)
 

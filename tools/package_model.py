@@ -24,7 +24,7 @@ from absl import app, flags
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from benchmarks.machine import processor  # noqa: E402
-from benchmarks.runs import count_parameters, read_losses, training_time_s  # noqa: E402
+from benchmarks.runs import count_parameters, read_training  # noqa: E402
 from data_gen import InputError  # noqa: E402
 from data_gen.files import replacing  # noqa: E402
 from sourcesep.config import Config  # noqa: E402
@@ -166,7 +166,7 @@ data_gen.make_soundfont, most others with its readers and thinned velocity layer
 {commands}"""
 SITTING = """{config.steps:,} steps in {minutes:.0f} minutes, {processor}:
 
-    python train.py {training}
+    {backend}python train.py {training}
 """
 
 
@@ -239,7 +239,7 @@ def list_sittings(run: RunDir) -> list[Sitting]:
     earlier: list[Sitting] = []
     if config.start_from not in ("", "pretrained"):
         earlier = list_sittings(RunDir(config.start_from))
-    losses = read_losses(run.path)
+    made = read_training(run.path)
     shown = dataclasses.replace(
         config,
         midi_dir=",".join(map(os.path.basename, config.midi_dir.split(","))),
@@ -251,10 +251,14 @@ def list_sittings(run: RunDir) -> list[Sitting]:
     )
     if earlier:
         shown = dataclasses.replace(shown, start_from=f"runs/{os.path.basename(config.start_from)}")
-    if losses:  # a run that minutes bounded made this many
-        shown = dataclasses.replace(shown, steps=losses[-1][1], minutes=0.0)
+    if made:  # a run that minutes bounded made this many
+        shown = dataclasses.replace(shown, steps=made.steps, minutes=0.0)
     text = SITTING.format(
-        config=shown, minutes=training_time_s(losses) / 60, processor=processor(), training=" ".join(_flags(shown))
+        config=shown,
+        minutes=made.seconds / 60 if made else 0,
+        processor=made and made.device or processor(),
+        backend="KERAS_BACKEND=jax " if made and made.device else "",
+        training=" ".join(_flags(shown)),
     )
     with contextlib.suppress(FileNotFoundError):
         share = json.loads((run.path / SHARE_FILE).read_text())

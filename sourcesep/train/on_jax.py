@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import json
 import time
 import zipfile
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import numpy as np
 from absl import logging
 
 from data_gen import InputError
-from data_gen.files import replacing
+from data_gen.files import replacing, write_atomically
 from data_gen.workers import Visits
 from sourcesep import sources
 from sourcesep.cluster import is_cluster
@@ -27,7 +28,6 @@ from sourcesep.train.losses import make_loss
 from sourcesep.train.model import build_model, load_start_weights
 from sourcesep.train.schedule import MAX_SKIPPED, Guard, learning_rate_at, make_optimizer
 
-CHECKPOINT = "jax.npz"  # in the run's folder of checkpoints
 BFLOAT16_CAPABILITY = 8.0  # CUDA compute capability from which NVIDIA GPUs compute in bfloat16 (Ampere)
 CHUNK_FORMAT = "float16"  # of the chunks: half the memory and the transfers, rounding errors 70 dB below them
 AHEAD = 2  # steps that the device is given before the loss of the first of them is read
@@ -105,7 +105,7 @@ class Trainer:
         self._optimizer = make_optimizer(config, config.learning_rate, self._model)
         self._optimizer.build(self._model.trainable_variables)
         self._step, self._trained_s = 0, 0.0
-        self._checkpoint = run_dir.checkpoints / CHECKPOINT
+        self._checkpoint = run_dir.jax_checkpoint
         run_dir.create_or_resume(config)
         if self._checkpoint.exists():
             self._restore()
@@ -238,10 +238,12 @@ class Trainer:
         """Writes a checkpoint, and the weights to use. Raises InputError if they cannot be written."""
         values = [np.asarray(value) for some in state for value in some]
         facts = {"step": self._step, "trained_s": self._trained_s, "next_visit": self._workers.next_visit}
+        training = {"steps": self._step, "seconds": self._trained_s, "device": _device().device_kind}
         try:
             self._checkpoint.parent.mkdir(exist_ok=True)
             with replacing(self._checkpoint) as partial:
                 np.savez(partial, **facts, **{f"value{i}": value for i, value in enumerate(values)})
+            write_atomically(self._run_dir.jax_training, json.dumps(training).encode())
         except OSError as error:
             raise InputError(f"{self._checkpoint}: cannot write a checkpoint ({error.strerror})") from error
         self._assign(values)
@@ -309,11 +311,16 @@ def make_step(model: keras.Model, optimizer: keras.optimizers.Optimizer, config:
 
 def _dtype_policy(mixed_precision: str) -> str:
     """Returns the Keras dtype policy for `--mixed_precision`; "auto" gives bfloat16 on GPUs that compute in it."""
-    import jax
-
-    device = jax.local_devices()[0]
+    device = _device()
     computes_in_bfloat16 = (
         device.platform == "gpu" and float(getattr(device, "compute_capability", 0.0)) >= BFLOAT16_CAPABILITY
     )
     has_bfloat16 = computes_in_bfloat16 if mixed_precision == "auto" else mixed_precision == "bfloat16"
     return "mixed_bfloat16" if has_bfloat16 else "float32"
+
+
+def _device() -> Any:
+    """Returns the device that trains."""
+    import jax
+
+    return jax.local_devices()[0]

@@ -25,7 +25,6 @@ from sourcesep.train.dataset import ReuseController, VisitRecorder, make_batches
 from sourcesep.train.devices import dtype_policy, make_strategy, peak_memory_mb
 from sourcesep.train.losses import Loss, make_loss
 from sourcesep.train.model import build_model, load_start_weights
-from sourcesep.train.on_jax import CHECKPOINT
 from sourcesep.train.optimization import Outcome, Stepper
 from sourcesep.train.schedule import MAX_SKIPPED, learning_rate_at
 from sourcesep.train.validation import Excerpts, Scores
@@ -112,7 +111,7 @@ class Trainer:
         self._created_s = clock()
         self._is_chief = machine_number(config) == 0
         self._run_dir = RunDir(run_dir)
-        if (self._run_dir.checkpoints / CHECKPOINT).exists():
+        if self._run_dir.jax_checkpoint.exists():
             raise InputError(
                 f"{run_dir}: a run of JAX; continue it with KERAS_BACKEND=jax, or begin another by "
                 f"--start_from={run_dir}"
