@@ -123,9 +123,15 @@ class Muon(keras.optimizers.Adam):
         is_tall = x.shape[-2] > x.shape[-1]
         x = ops.swapaxes(x, -2, -1) if is_tall else x
         a, b, c = self.COEFFICIENTS
-        for _ in range(self.ITERATIONS):  # of Newton and Schulz
-            gram = ops.matmul(x, ops.swapaxes(x, -2, -1))
-            x = a * x + ops.matmul(b * gram + c * ops.matmul(gram, gram), x)
+        # For x / scale, with s = x^2, the polynomial is a + b / sqrt(c) s + s^2. So each step of Newton and Schulz has
+        # two sums beside its three products: of small matrices in bfloat16, a sum takes as long as a product.
+        scale, b = c**-0.25, b / math.sqrt(c)
+        identity = ops.eye(x.shape[-2], dtype=x.dtype)
+        a, b, x = a * identity, b * identity, x / scale
+        for _ in range(self.ITERATIONS):
+            square = ops.matmul(x, ops.swapaxes(x, -2, -1))
+            x = ops.matmul(ops.matmul(square, square + b) + a, x)
+        x = x * scale
         return ops.swapaxes(x, -2, -1) if is_tall else x
 
 
