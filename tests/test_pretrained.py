@@ -136,10 +136,13 @@ def test_weights_between_those_of_a_run_and_those_that_it_began_with(config, tmp
         weight.assign(weight + 1.0)
     second.save_weights(changed)
     mean = RunDir(tmp_path / "mean")
+    second.jax_training.write_text('{"steps": 70, "seconds": 300.0, "device": "a GPU"}')
     average_with_start(second, 0.3, mean)
     for weight, old in zip(mean.trained_model().weights, first.trained_model().weights):
         np.testing.assert_allclose(weight, old + 0.7, atol=1e-6)
-    assert "mean of 0.7 of its weights and 0.3 of those that it began with" in list_sittings(mean)[-1].text
+    text = list_sittings(mean)[-1].text
+    assert "mean of 0.7 of its weights and 0.3 of those that it began with" in text
+    assert text.startswith("70 steps in 5 minutes, a GPU:\n\n    KERAS_BACKEND=jax python train.py --")
 
 
 def test_weights_are_not_averaged_with_those_of_nothing_or_of_another_model(config, tmp_path):
