@@ -117,6 +117,22 @@ def test_the_summary_counts_only_songs_in_which_the_instrument_plays():
     assert statistics["mean_low"] <= statistics["mean"] <= statistics["mean_high"]
 
 
+def test_the_page_says_where_each_instrument_goes(tmp_path):
+    def confuse(some, advance):  # a quarter of the bass is taken for drums
+        drums, bass = some.references["drums"], some.references["bass"]
+        return {"drums": drums + 0.25 * bass, "bass": 0.75 * bass}
+
+    without_bass = song(1)
+    without_bass.references["bass"][:] = 0
+    many = [LazySong("a", "c", song), LazySong("b", "c", lambda: without_bass)]
+    result = evaluation.evaluate(many, tmp_path, "t", confuse)
+    gains = result.figures["leakage"]["c"]
+    assert gains["bass"] == pytest.approx({"drums": 0.25, "bass": 0.75}, abs=1e-3)  # the song without it does not count
+    assert gains["drums"] == pytest.approx({"drums": 1.0, "bass": 0.0}, abs=1e-3)
+    page = result.page.read_text()
+    assert "where each instrument goes" in page and "25 %" in page and "75 %" in page
+
+
 def test_a_new_measure_is_one_row_of_the_table_and_appears_everywhere(tmp_path, monkeypatch):
     peak = metrics.Measure("peak", metrics.ACTIVE, "dB", lambda part: 7.77, "new measure")
     monkeypatch.setattr(metrics, "MEASURES", (*metrics.MEASURES, peak))

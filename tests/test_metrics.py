@@ -169,6 +169,23 @@ def test_the_lag_against_silence_is_undefined():
     assert np.isnan(metrics.consistency(noise(1), [silence(1)], RATE)["lag_samples"])
 
 
+def test_leakage_is_the_gain_of_each_stem_in_each_estimate_whatever_else_is_in_it():
+    shared, drums, piano = noise(3.5, seed=1), noise(3.5, seed=2), noise(3.5, seed=3)
+    bass = 0.1 * (drums + shared)  # alike in part, and much softer
+    stranger = noise(3.5, level=0.01, seed=4)
+    estimates = [0.7 * drums + 0.5 * bass, 0.2 * bass + 0.9 * piano + stranger, np.zeros_like(drums)]
+    gains = metrics.leakage([drums, bass, piano], estimates, RATE)
+    assert gains[:, 0] == pytest.approx([0.7, 0.5, 0.0], abs=1e-6)
+    assert gains[:, 1] == pytest.approx([0.0, 0.2, 0.9], abs=0.1)
+    assert gains[:, 2] == pytest.approx([0.0, 0.0, 0.0])
+
+
+def test_leakage_of_a_stem_that_never_plays_is_undefined():
+    drums = noise(2, channels=(2,))
+    gains = metrics.leakage([drums, 0 * drums], [0.8 * drums, 0.2 * drums], RATE)
+    assert gains[0] == pytest.approx([0.8, 0.2]) and np.isnan(gains[1]).all()
+
+
 def test_the_ideal_mask_of_stems_that_share_no_frequency_separates_them():
     time = np.arange(4 * 8_000) / 8_000
     stems = [np.sin(2 * np.pi * hz * time)[:, None] for hz in (300, 1_700)]

@@ -72,6 +72,7 @@ def card(config, tmp_path):
     statistics[ZEROS] = {"sdr_db": {"median": None}, "residual_dbfs": {"mean": None}}
     scored = {
         "summary": {"a.sf2 (heard in training)": dict.fromkeys(config.stem_names, statistics)},
+        "leakage": {"a.sf2 (heard in training)": {"drums": {"drums": 0.7, "bass": 0.254}}},
         "pieces": [{"name": "one"}, {"name": "two"}, {"name": "one"}],
         "command": "evaluate.py --pieces=2",
     }
@@ -83,6 +84,7 @@ def test_the_card_has_the_scores_of_the_model_and_the_anchors_and_the_licences(c
     assert "| a.sf2 (heard in training): model | 1.2 (-40) | 1.2 (-40) |" in text
     assert "| a.sf2 (heard in training): constant | 1.2 (-40) | 1.2 (-40) |" in text
     assert "| a.sf2 (heard in training): **model over constant** | 0.8 | 0.8 |" in text
+    assert "| a.sf2 (heard in training) | drums | bass |\n|---|---|---|\n| drums | 70 % | 25 % |" in text
     assert "Medians over 2 songs" in text and "python evaluate.py --pieces=2" in text
     assert "- FluidR3_GM.sf2: Frank Wen; MIT" in text and "/somewhere" not in text
 
@@ -111,13 +113,13 @@ def test_the_trainings_of_a_run_that_began_with_another_are_listed_in_their_orde
 def test_a_soundfont_of_unknown_licence_is_refused(config, tmp_path):
     run = make_run(config, tmp_path / "run")
     with pytest.raises(InputError, match="TimGM6mb.sf2: unknown licence"):
-        make_card(config, run, [{"summary": {}, "pieces": [], "command": ""}], "")
+        make_card(config, run, [{"summary": {}, "leakage": {}, "pieces": [], "command": ""}], "")
 
 
 def test_the_card_names_whose_recordings_were_heard(config, tmp_path):
     values = {"soundfonts": ("procedural",), "remix": 0.5}
     name = config.instrument_names[0]
-    scored = {"summary": {}, "pieces": [], "command": ""}
+    scored = {"summary": {}, "leakage": {}, "pieces": [], "command": ""}
     with_solos = dataclasses.replace(config, solo_dir=(f"{name}:/somewhere/solo/winds",), **values)
     text = make_card(with_solos, make_run(with_solos, tmp_path / "known"), [scored], "")
     assert "- solo/winds: Philharmonia Orchestra" in text and "mixed with the recordings" in text

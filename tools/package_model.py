@@ -29,6 +29,7 @@ from data_gen import InputError  # noqa: E402
 from data_gen.files import replacing  # noqa: E402
 from sourcesep.config import Config  # noqa: E402
 from sourcesep.config.songs import PATH_SETTINGS  # noqa: E402
+from sourcesep.evaluate.columns import format_percent  # noqa: E402
 from sourcesep.evaluate.scores import CONSTANT, IDEAL, MODEL  # noqa: E402
 from sourcesep.models.settings import as_flag  # noqa: E402
 from sourcesep.run_dir import PRETRAINED, RunDir  # noqa: E402
@@ -144,6 +145,11 @@ the model gains over the constant in a song. From
 
 {table}
 
+Where the instruments go: the share of the amplitude of each instrument (rows) that is in each stem of the model
+(columns), medians over the same songs.
+
+{leakage}
+
 ## Pictures
 
 A mixture, and its stems: above what the model makes, below what is true; six seconds, one channel. A recorded song
@@ -213,6 +219,7 @@ def make_card(config: Config, run: RunDir, scored: Sequence[dict[str, Any]], bef
         solos="\nRecordings of one instrument or voice each:\n\n" + "\n".join(solo_lines) + "\n" if solos else "",
         evaluations="\n".join(f"    python {one['command']}" for one in scored),
         table="\n".join(lines),
+        leakage="\n\n".join(_leakage_table(*each) for one in scored for each in one["leakage"].items()),
         commands=commands,
     )
 
@@ -279,6 +286,14 @@ def _flags(config: Config) -> list[str]:
     defaults = {name: field.default for name, field in config.setting_fields().items()}
     changed = {name: value for name, value in config.values().items() if value != defaults[name]}
     return [f"--{name}" if value is True else f"--{name}={as_flag(value)}" for name, value in changed.items()]
+
+
+def _leakage_table(condition: str, gains: dict[str, dict[str, float]]) -> str:
+    """Returns a table of the shares of each instrument (row) that are in each stem (column)."""
+    stems = list(dict.fromkeys(stem for row in gains.values() for stem in row))
+    lines = [f"| {condition} | {' | '.join(stems)} |", "|---" * (1 + len(stems)) + "|"]
+    lines += [f"| {name} | {' | '.join(map(format_percent, row.values()))} |" for name, row in gains.items()]
+    return "\n".join(lines)
 
 
 def _cell(scores: dict[str, Any] | None) -> str:

@@ -44,7 +44,8 @@ def score_song(song: Song, estimates: Mapping[str, np.ndarray], with_museval: bo
     Returns:
         seconds, sample_rate_hz, channels, notes; instruments: name -> row of ROWS -> the scores of
         `metrics.score_stem`; consistency: as `metrics.consistency` returns it, with NaN for the SDR of the sum if the
-        references are not the whole mixture; museval: as `score_by_museval` returns it.
+        references are not the whole mixture; leakage: name of a reference -> name of an estimate -> the gain at which
+        the estimate contains it, see `metrics.leakage`; museval: as `score_by_museval` returns it.
 
     Raises InputError if museval is wanted and not installed.
     """
@@ -73,6 +74,10 @@ def score_song(song: Song, estimates: Mapping[str, np.ndarray], with_museval: bo
         "notes": list(song.notes),
         "instruments": instruments,
         "consistency": consistency,
+        "leakage": {
+            name: dict(zip(fitted, gains.tolist()))
+            for name, gains in zip(references, metrics.leakage(list(references.values()), list(fitted.values()), rate))
+        },
     }
     if with_museval:
         scores["museval"] = score_by_museval(references, fitted, rate)

@@ -46,6 +46,7 @@ def make_figures(
         "pieces": list(pieces),
         "left_out": list(left_out),
         "summary": summarise(pieces),
+        "leakage": summarise_leakage(pieces),
         "found": summarise_found(pieces),
         "museval": summarise_museval(pieces),
     }
@@ -91,6 +92,30 @@ def _compute_statistics(values: Sequence[float]) -> dict[str, float]:
         "median_low": median_low,
         "median_high": median_high,
     }
+
+
+def summarise_leakage(pieces: Sequence[dict[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
+    """Computes where the stems go in the songs of each condition.
+
+    Args:
+        pieces: as for `make_figures`.
+
+    Returns:
+        condition -> name of a reference -> name of an estimate -> the median, over the songs in which the reference
+        sounds, of the gain at which the estimate contains it; NaN if it sounds in none.
+    """
+    summary: dict[str, dict[str, dict[str, float]]] = {}
+    for condition in dict.fromkeys(piece["condition"] for piece in pieces):
+        songs = [piece["leakage"] for piece in pieces if piece["condition"] == condition]
+        names = list(dict.fromkeys(name for gains in songs for name in gains))
+        summary[condition] = {
+            name: {
+                other: metrics.finite_median([song[name][other] for song in songs if {name, other} <= song.keys()])
+                for other in names
+            }
+            for name in names
+        }
+    return summary
 
 
 def summarise_found(pieces: Sequence[dict[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
