@@ -46,7 +46,15 @@ def varied(ours: Chunker) -> Chunker:
     variation = Variation(transpose=3, tempo=0.1, velocity=0.3, presets=0.3, reverb=0.2, chorus=0.1, timbre=0.5)
     source = PlayedStems(ours.source.corpus, INSTRUMENTS, soundfonts, RATE, variation, remix_match=0.3)
     chances = EffectChances(
-        equaliser=0.5, compression=0.3, saturation=0.3, room=0.3, bandwidth=0.2, codec=0.1, noise=0.3, master=0.5
+        equaliser=0.5,
+        compression=0.3,
+        saturation=0.3,
+        room=0.3,
+        bandwidth=0.2,
+        codec=0.1,
+        noise=0.3,
+        low_cut=0.5,
+        master=0.5,
     )
     return dataclasses.replace(ours, source=source, effects=chances, gain_db=3.0)
 

@@ -99,7 +99,7 @@ class Chunker:
         start = int(rng.integers(max(1, take.n_samples - n_chunks * self.chunk_samples)))
         n_samples = n_chunks * self.chunk_samples + 2 * self.context_samples
         stems = to_channels(take.stems(start - self.context_samples, n_samples), self.n_channels)
-        stems = apply_effects(stems, self.source.sample_rate, self.effects, rng)
+        stems = apply_effects(stems, self.source.names, self.source.sample_rate, self.effects, rng)
         if self.n_channels == 2 and (self.pan or self.width):
             stems = draw_places(len(stems), self.pan, self.width, rng) @ stems
         if self.gain_db:

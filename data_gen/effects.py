@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import scipy  # its modules are loaded when they are used, since that takes a second
@@ -18,12 +18,13 @@ import soundfile
 from data_gen.stems import add_up
 
 BLOCK_S = 0.002  # level detectors work on blocks of this length
+LOW_END = ("drums", "bass")  # stems that keep their lowest frequencies in a mixture
 MP3_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
 
 
 @dataclasses.dataclass(frozen=True)
 class EffectChances:
-    """How probable each effect is, 0 to 1: for each stem at each visit, `master` for the whole mixture.
+    """How probable each effect is, 0 to 1: for each stem at each visit, `low_cut` and `master` for the whole mixture.
 
     Attributes:
         equaliser: one to three shelves and peaks of up to 9 dB.
@@ -33,6 +34,8 @@ class EffectChances:
         bandwidth: a low-pass or a high-pass filter, as of old recordings and cheap microphones.
         codec: MP3, encoded and decoded.
         noise: the noise of a microphone, 30 to 60 dB below the stem.
+        low_cut: a high-pass filter at 60 to 180 Hz on all stems but drums and bass, where a bass plays: engineers leave
+            the low end to these two.
         master: equaliser, limiter and gain on the mixture, and thereby on every stem.
     """
 
@@ -43,14 +46,18 @@ class EffectChances:
     bandwidth: float = 0.0
     codec: float = 0.0
     noise: float = 0.0
+    low_cut: float = 0.0
     master: float = 0.0
 
 
-def apply_effects(stems: np.ndarray, sample_rate: int, chances: EffectChances, rng: np.random.Generator) -> np.ndarray:
+def apply_effects(
+    stems: np.ndarray, names: Sequence[str], sample_rate: int, chances: EffectChances, rng: np.random.Generator
+) -> np.ndarray:
     """Returns stems with random effects; silent stems stay as they are.
 
     Args:
         stems: float32 [stem, channel, time].
+        names: of the stems.
         sample_rate: in Hz.
         chances: how probable each effect is.
         rng: draws which effects there are, and their strength.
@@ -64,7 +71,8 @@ def apply_effects(stems: np.ndarray, sample_rate: int, chances: EffectChances, r
     probabilities = [getattr(chances, name) for name in STEM_EFFECTS]
     has_effect = rng.random((len(stems), len(STEM_EFFECTS))) < probabilities
     seeds = rng.integers(2**63, size=len(stems))
-    has_master = rng.random() < chances.master
+    has_low_cut, has_master = rng.random(2) < (chances.low_cut, chances.master)
+    has_low_cut &= any(name == "bass" and stem.any() for name, stem in zip(names, stems))
     treated = np.empty(stems.shape, np.float32)
     for position, stem in enumerate(stems):
         stem_rng = np.random.default_rng(seeds[position])
@@ -72,6 +80,8 @@ def apply_effects(stems: np.ndarray, sample_rate: int, chances: EffectChances, r
             for effect, is_on in zip(STEM_EFFECTS.values(), has_effect[position]):
                 if is_on:
                     stem = effect(stem, sample_rate, stem_rng)
+            if has_low_cut and names[position] not in LOW_END:
+                stem = cut_low_end(stem, sample_rate, stem_rng)
         treated[position] = stem
     if has_master:
         treated = _master(treated, sample_rate, rng)
@@ -132,6 +142,11 @@ def limit_bandwidth(audio: np.ndarray, sample_rate: int, rng: np.random.Generato
     if rng.random() < 0.5:
         return _filter(_butterworth(rng.uniform(2_000, 7_500), "lowpass", 4, sample_rate), audio)
     return _filter(_butterworth(rng.uniform(40, 250), "highpass", 2, sample_rate), audio)
+
+
+def cut_low_end(audio: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+    """Returns audio [..., time] without the frequencies in which drums and bass are the loudest."""
+    return _filter(_butterworth(rng.uniform(60, 180), "highpass", 2, sample_rate), audio)
 
 
 def encode(audio: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:

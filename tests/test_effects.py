@@ -15,7 +15,7 @@ ALL = EffectChances(**{field.name: 1.0 for field in dataclasses.fields(EffectCha
 class Tones:
     """A source of two stems with energy over the whole spectrum; its own take."""
 
-    names, sample_rate, n_channels = ("drums", "bass"), RATE, 1
+    names, sample_rate, n_channels = ("piano", "bass"), RATE, 1
     name, n_samples = "tones", 4 * RATE
 
     def draw(self, split, rng):
@@ -123,12 +123,28 @@ def test_the_mixture_is_the_sum_of_the_stems_with_each_effect(name):
 
 def test_a_visit_with_effects_is_the_same_whenever_it_is_made():
     stems = np.stack([tones(), tones()[:, ::-1]])
-    first, again, other = (apply_effects(stems, RATE, ALL, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    first, again, other = (
+        apply_effects(stems, Tones.names, RATE, ALL, np.random.default_rng(seed)) for seed in (1, 1, 2)
+    )
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
 
 
+def test_drums_and_bass_keep_the_low_end_where_a_bass_plays():
+    hum = np.sin(2 * np.pi * 40 * np.arange(2 * RATE) / RATE, dtype=np.float32)[None] * 0.1
+    tone = np.sin(2 * np.pi * 400 * np.arange(2 * RATE) / RATE, dtype=np.float32)[None] * 0.1
+    names, stems = ("piano", "drums", "bass"), np.stack([hum, hum, hum])
+    cut = EffectChances(low_cut=1.0)
+    piano, *low_end = apply_effects(stems, names, RATE, cut, np.random.default_rng(0))
+    assert rms(piano[:, RATE:]) < 0.5 * rms(hum)
+    np.testing.assert_array_equal(low_end, stems[1:])
+    piano, *_ = apply_effects(np.stack([tone, hum, hum]), names, RATE, cut, np.random.default_rng(0))
+    assert rms(piano) == pytest.approx(rms(tone), rel=0.05)
+    alone = np.stack([hum, hum, 0 * hum])
+    np.testing.assert_array_equal(apply_effects(alone, names, RATE, cut, np.random.default_rng(0)), alone)
+
+
 def test_a_silent_stem_stays_silent():
     stems = np.stack([tones(), np.zeros_like(tones())])
-    treated = apply_effects(stems, RATE, ALL, np.random.default_rng(0))
+    treated = apply_effects(stems, Tones.names, RATE, ALL, np.random.default_rng(0))
     assert treated[0].any() and not treated[1].any()

@@ -101,6 +101,7 @@ class ChunkSettings:
     vary_bandwidth: float = _chance("a stem loses its highest or lowest frequencies")
     vary_codec: float = _chance("a stem is encoded as MP3 and decoded, which takes longer than all other effects")
     vary_noise: float = _chance("a stem has the noise of a microphone, 30 to 60 dB below it")
+    vary_low_cut: float = _chance("all but drums and bass lose what is below 60 to 180 Hz, where a bass plays")
     vary_master: float = _chance("the mixture, and with it every stem, passes through an equaliser and a limiter")
     vary_timbre: float = setting(
         0.0,
