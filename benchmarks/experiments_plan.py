@@ -237,6 +237,7 @@ def experiments(more_soundfonts: str, all_midi: str = "", solos: str = "") -> di
                     "+ computed sounds": (f"--soundfonts={more_soundfonts},procedural:0.3",),
                     "+ songs of other kinds": (f"--midi_dir={all_midi}",),
                     "+ recorded solos and voices": (f"--solo_dir={solos}",),
+                    "+ the low end for drums and bass": ("--vary_low_cut=0.35",),
                 },
             ),
             (0, 1),
