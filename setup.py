@@ -40,7 +40,7 @@ setuptools.setup(
     long_description_content_type="text/markdown",
     license="MIT",
     python_requires=">=3.9",
-    packages=setuptools.find_packages(include=["data_gen", "sourcesep", "sourcesep.*"]),
+    packages=setuptools.find_packages(include=["data_gen", "data_gen.*", "sourcesep", "sourcesep.*"]),
     package_data={
         "data_gen": ["py.typed"],
         "sourcesep": ["evaluate/templates/*", "export/web/*", "pretrained/*", "py.typed"],

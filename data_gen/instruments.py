@@ -80,7 +80,7 @@ CANDIDATES: dict[str, Instrument] = {
 """The instruments that need no list of programs: the ten most frequent ones in General MIDI files from the web."""
 
 # Lowest and highest MIDI pitch that real instruments play, for each family of eight General MIDI programs. It is wider
-# than the registers that the composer writes in (repertoire.FAMILIES).
+# than the registers that the composer writes in (composer.repertoire.FAMILIES).
 _PITCHES_OF_FAMILY = (
     *((21, 108), (45, 108), (36, 96), (40, 88), (23, 67), (28, 103), (28, 100), (28, 86)),
     *((34, 94), (48, 103), (24, 100), (24, 96), (24, 96), (36, 91), (36, 91), (0, 127)),

@@ -10,7 +10,8 @@ import pytest
 
 from data_gen import InputError
 from data_gen.channels import DRUM_CHANNEL, SUSTAIN
-from data_gen.composer import FAMILIES, KEY_NAMES, STYLES, compose
+from data_gen.composer import compose
+from data_gen.composer.repertoire import FAMILIES, KEY_NAMES, STYLES
 from data_gen.instruments import CANDIDATES, DRUM_BANK, Instrument, parse_instruments
 from data_gen.midi import BEND, CONTROL, NOTE_OFF, NOTE_ON
 
