@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import platform
+import re
 import subprocess
 import sys
 from typing import Any
@@ -14,16 +15,18 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "true")
 
+BFLOAT16 = {"amx_bf16": "AMX", "avx512_bf16": "AVX512-BF16"}  # flag of /proc/cpuinfo -> name, the fastest first
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 def processor() -> str:
-    """Returns the model of the processor, and the number of cores that this process may use."""
+    """Returns the model of the processor, how it computes bfloat16, and the number of cores that this process may use."""
     cpu_info = pathlib.Path("/proc/cpuinfo")
-    lines = cpu_info.read_text().splitlines() if cpu_info.exists() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    text = cpu_info.read_text() if cpu_info.exists() else ""
+    name = re.search(r"^model name\s*: (.*)$", text, re.MULTILINE)
+    bfloat16 = next((f" ({label})" for flag, label in BFLOAT16.items() if re.search(rf"\b{flag}\b", text)), "")
     n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{models[0] if models else platform.processor()}, {n_cores} core{'' if n_cores == 1 else 's'}"
+    return f"{name[1] if name else platform.processor()}{bfloat16}, {n_cores} core{'' if n_cores == 1 else 's'}"
 
 
 def measure(module: str, python: str, function: str, *arguments: str) -> Any:
