@@ -20,7 +20,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 def processor() -> str:
-    """Returns the model of the processor, how it computes bfloat16, and the number of cores that this process may use."""
+    """Returns the processor, how it computes bfloat16, and the number of cores that this process may use."""
     cpu_info = pathlib.Path("/proc/cpuinfo")
     text = cpu_info.read_text() if cpu_info.exists() else ""
     name = re.search(r"^model name\s*: (.*)$", text, re.MULTILINE)
