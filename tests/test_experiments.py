@@ -180,7 +180,7 @@ def test_each_row_of_what_to_train_on_adds_to_the_one_before():
     for before, after in zip(rows, rows[1:]):
         assert after.flags[: len(before.flags)] == before.flags and len(after.flags) > len(before.flags)
     added = ("--soundfonts=a.sf2,b.sf2,procedural:0.3", "--midi_dir=songs,quartets", "--solo_dir=other:voices")
-    assert rows[-1].flags[-3:] == added
+    assert rows[-1].flags[-4:] == (*added, "--vary_low_cut=0.35")
 
 
 def test_the_best_loss_is_that_of_the_highest_sdr(tmp_path, monkeypatch):
