@@ -4,6 +4,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import types
 
@@ -257,6 +258,31 @@ def test_updates_by_bad_chunks_are_left_out_and_the_run_stops_with_the_last_good
     assert "visit 2" in caplog.text
     for values in RunDir(tmp_path).model().get_weights():
         assert np.isfinite(values).all()
+
+
+class Stuck(Workers):
+    """Has two visits; the next one does not come until this is closed."""
+
+    closed = threading.Event()
+    was_closed = None
+
+    def _take_visit(self):
+        if self.next_visit < 2:
+            return super()._take_visit()
+        self.was_closed = self.closed.wait(60)
+        self.closed.set()  # so that nothing waits again
+        raise InputError("the visit did not come")
+
+    def close(self):
+        super().close()
+        self.closed.set()
+
+
+def test_the_end_of_a_training_does_not_wait_for_a_visit(config, tmp_path):
+    config = dataclasses.replace(config, steps=5, validate_every=0, pool_chunks=1)
+    with start_workers(config) as workers, Stuck(workers.chunker, 0) as stuck:
+        assert training.train(config, tmp_path, stuck).step == 5
+    assert stuck.was_closed
 
 
 def started(run_dir, flags, until, **popen):

@@ -210,6 +210,8 @@ class Trainer:
                 # Decided by what all machines agree on, so that none of them waits for another one's next step.
                 self._stop_requested = outcome.stop_requested
                 is_over = outcome.stop_requested or outcome.progress >= 1.0 or state.step >= config.max_steps
+        # TensorFlow waits for the thread that reads visits, which waits for the one that is being rendered.
+        self._workers.close()
 
     def _trained_s(self) -> float:
         """Returns the seconds spent in training, including those before a resume.
