@@ -43,7 +43,7 @@ setuptools.setup(
     packages=setuptools.find_packages(include=["data_gen", "data_gen.*", "sourcesep", "sourcesep.*"]),
     package_data={
         "data_gen": ["py.typed"],
-        "sourcesep": ["evaluate/templates/*", "export/web/*", "pretrained/*", "py.typed"],
+        "sourcesep": ["evaluate/templates/*", "export/web/*", "pretrained/*", "pretrained_blind/*", "py.typed"],
     },
     install_requires=[  # what separates with the packaged model; the extra "train" is needed for everything else
         "absl-py",

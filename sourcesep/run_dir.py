@@ -30,7 +30,9 @@ from sourcesep.models.settings import as_flag
 if TYPE_CHECKING:
     import keras
 
-PRETRAINED = pathlib.Path(__file__).with_name("pretrained")  # the run directory that comes with the package
+# The run directories that come with the package: the model that is used by default, and that of the blind setting.
+PRETRAINED = pathlib.Path(__file__).with_name("pretrained")
+PRETRAINED_BLIND = pathlib.Path(__file__).with_name("pretrained_blind")
 
 _CHECKSUM = "sourcesep_sha256"  # attribute of the weights file that holds its checksum
 

@@ -18,7 +18,7 @@ from helpers import hide_fluidsynth, run
 
 from sourcesep import metrics
 from sourcesep.evaluate import songs
-from sourcesep.run_dir import PRETRAINED, RunDir
+from sourcesep.run_dir import PRETRAINED, PRETRAINED_BLIND, RunDir
 
 SMALL = [
     "--instruments=drums,bass",
@@ -187,6 +187,20 @@ def test_separate_without_a_run_uses_the_model_in_the_package(tmp_path):
             # Any share of the mixture improves the SDR of a soft instrument, and none the SI-SDR.
             score = metrics.score_stem(song.references[name], estimate, song.mixture, 48_000)
             assert score["si_sdr_improvement_db"] > 5.0, name
+
+
+def test_separate_blind_uses_the_model_that_finds_out_what_plays(tmp_path):
+    config = RunDir(PRETRAINED_BLIND).config()
+    *_, lazy = songs.list_held_out(config, "", (SOUNDFONT,), 4, 10.0)  # its bass is loud enough to be found
+    song = lazy.load()
+    some = ("drums", "bass")
+    soundfile.write(tmp_path / "song.wav", sum(song.references[name] for name in some), config.sample_rate)
+    status, output, errors = run("separate.py", "--blind", f"--output_dir={tmp_path}", tmp_path / "song.wav")
+    assert status == 0, errors
+    found = {path.stem for path in (tmp_path / "song").iterdir()}
+    assert found >= set(some) and len(found) <= 4, found
+    status, _, errors = run("separate.py", "--blind", "--tflite=model.tflite", tmp_path / "song.wav")
+    assert status == 1 and "--blind names a model in the package" in errors
 
 
 def test_separate_plays_a_midi_file(trained, tmp_path, real_midi):

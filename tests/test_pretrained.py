@@ -72,6 +72,7 @@ def card(config, tmp_path):
     statistics[ZEROS] = {"sdr_db": {"median": None}, "residual_dbfs": {"mean": None}}
     scored = {
         "summary": {"a.sf2 (heard in training)": dict.fromkeys(config.stem_names, statistics)},
+        "found": {},
         "leakage": {"a.sf2 (heard in training)": {"drums": {"drums": 0.7, "bass": 0.254}}},
         "pieces": [{"name": "one"}, {"name": "two"}, {"name": "one"}],
         "command": "evaluate.py --pieces=2",
@@ -110,16 +111,30 @@ def test_the_trainings_of_a_run_that_began_with_another_are_listed_in_their_orde
     assert not two.start_from_package and two.soundfonts == ["procedural"] and "--start_from=runs/first" in two.text
 
 
+def test_the_card_of_a_blind_model_says_what_it_finds_and_leaves_out_what_is_nowhere(config, tmp_path):
+    config = dataclasses.replace(config, blind=True, require="any", soundfonts=("/somewhere/FluidR3_GM.sf2",))
+    found = {
+        "drums": {"n_present": 4, "n_found": 5, "precision": 0.8, "recall": 1.0},
+        "bass": {"n_present": 0, "n_found": 0, "precision": None, "recall": None},
+    }
+    shares = {"drums": {"drums": 0.7, "bass": 0.3}, "bass": {"drums": None, "bass": None}}
+    scored = {"summary": {}, "leakage": {"a.sf2": shares}, "found": {"a.sf2": found}, "pieces": [], "command": ""}
+    text = make_card(config, make_run(config, tmp_path / "run"), [scored], "")
+    assert "| drums | 4 | 5 | 80 % | 100 % |" in text and "| drums | 70 % | 30 % |" in text
+    assert "| bass |" not in text.replace("| drums | bass |", "")
+    assert "--blind song.wav" in text and "docs/pretrained" not in text
+
+
 def test_a_soundfont_of_unknown_licence_is_refused(config, tmp_path):
     run = make_run(config, tmp_path / "run")
     with pytest.raises(InputError, match="TimGM6mb.sf2: unknown licence"):
-        make_card(config, run, [{"summary": {}, "leakage": {}, "pieces": [], "command": ""}], "")
+        make_card(config, run, [{"summary": {}, "leakage": {}, "found": {}, "pieces": [], "command": ""}], "")
 
 
 def test_the_card_names_whose_recordings_were_heard(config, tmp_path):
     values = {"soundfonts": ("procedural",), "remix": 0.5}
     name = config.instrument_names[0]
-    scored = {"summary": {}, "leakage": {}, "pieces": [], "command": ""}
+    scored = {"summary": {}, "leakage": {}, "found": {}, "pieces": [], "command": ""}
     with_solos = dataclasses.replace(config, solo_dir=(f"{name}:/somewhere/solo/winds",), **values)
     text = make_card(with_solos, make_run(with_solos, tmp_path / "known"), [scored], "")
     assert "- solo/winds: Philharmonia Orchestra" in text and "mixed with the recordings" in text

@@ -1,9 +1,10 @@
-"""Makes a run's model the one in the package, as weights and as TFLite, with its card.
+"""Makes a run's model one of those in the package, with its card.
 
     python tools/package_model.py --run_dir=runs/pretrained
 
-Run evaluate.py on the run first, with SoundFonts that it heard and others, and on recordings: the card shows these
-scores.
+A run with --blind becomes the model of the blind setting, any other the one that is used by default; that is there as
+TFLite, too. Run evaluate.py on the run first, with SoundFonts that it heard and others, and on recordings: the card
+shows these scores.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import h5py
+import jinja2
 import numpy as np
 from absl import app, flags
 
@@ -31,8 +33,9 @@ from sourcesep.config import Config  # noqa: E402
 from sourcesep.config.songs import PATH_SETTINGS  # noqa: E402
 from sourcesep.evaluate.columns import format_percent  # noqa: E402
 from sourcesep.evaluate.scores import CONSTANT, IDEAL, MODEL  # noqa: E402
+from sourcesep.evaluate.summary import Summary  # noqa: E402
 from sourcesep.models.settings import as_flag  # noqa: E402
-from sourcesep.run_dir import PRETRAINED, RunDir  # noqa: E402
+from sourcesep.run_dir import PRETRAINED, PRETRAINED_BLIND, RunDir  # noqa: E402
 from sourcesep.separate.tflite_model import PACKAGED  # noqa: E402
 from sourcesep.sources import list_soundfonts, open_played  # noqa: E402
 from tools.average_with_start import SHARE_FILE  # noqa: E402
@@ -113,63 +116,6 @@ SOLOS = {  # authors and licences of the folders of recordings in --solo_dir, by
 }
 COMMANDS = "## The commands that trained it, in their order\n\n"
 
-CARD = """# The model in the package
-
-Splits a recording into {outputs}.
-`sourcesep_separate song.wav` uses it, and `Separator.from_run()` in Python. This folder is a run directory, so that
-export.py takes it too; model.tflite is the same model for LiteRT, by tools/package_model.py.
-
-- **Network**: {config.model}, {n_parameters:,} parameters, stored as float16. It works at {config.sample_rate:,} Hz, so
-  that stems contain nothing above {nyquist:,} Hz.
-- **Data**: {n_songs} openly licensed MIDI files: songs of games (Freedoom, Simutrans, EasyRPG and others, under BSD,
-  Artistic, CC-BY, CC0 and zlib licences), string quartets and songs for voice and piano (OpenScore, CC0), and drummers
-  (Groove MIDI data set, Gillick et al. 2019, Magenta; CC-BY 4.0). None is included here. They were played through the
-  SoundFonts below{beside}.
-- **Licence** of the weights: MIT, like the package.
-- **Training**: batches of {config.batch_size} chunks of {config.chunk_ms:g} ms, loss {config.loss}; steps and
-  minutes are at the end of this page.
-- **Limits**: it knows instruments that are played from MIDI, with effects on them, and hardly any recorded music.
-  Sounds that were not in its training end up in the stem of other, or in the stem that they resemble. Drums and bass
-  are what it is good for; what it gains for the others is in the rows "model over constant", and may be nothing. Where
-  nearly all of a song belongs to other, parts of it go to other stems. Voices, sung or spoken, belong to other.
-
-## Scores
-
-Medians over {n_test} songs that were kept out of training, of the SDR in dB while the instrument plays. Silence scores
-0 dB, so a stem near that is worth little. In brackets: the mean level in dBFS of what a stem contains while its
-instrument rests, which should be low. "constant" is the mixture at the level that scores best; the ideal ratio mask is
-the best that a mask on the spectrogram can do, computed from the true stems. The last row of each is the median of what
-the model gains over the constant in a song. From
-
-{evaluations}
-
-{table}
-
-Where the instruments go: the share of the amplitude of each instrument (rows) that is in each stem of the model
-(columns), medians over the same songs.
-
-{leakage}
-
-## Pictures
-
-A mixture, and its stems: above what the model makes, below what is true; six seconds, one channel. A recorded song
-(audiolabs/trackswitch.js, MIT), and a song kept out of training through a SoundFont that it has not heard and through
-one that it has.
-
-![A recorded song](../../docs/pretrained-recorded.png)
-
-![A song through TimGM6mb](../../docs/pretrained-unheard.png)
-
-![A song through FluidR3](../../docs/pretrained-heard.png)
-
-## Sounds
-
-SoundFonts in the folders v1 and v2 were made of the libraries in docs/sounds.md, the drum kits of Hydrogen with
-data_gen.make_soundfont, most others with its readers and thinned velocity layers.
-
-{sounds}
-{solos}
-{commands}"""
 SITTING = """{config.steps:,} steps in {minutes:.0f} minutes, {processor}:
 
     {backend}python train.py {training}
@@ -188,39 +134,35 @@ def make_card(config: Config, run: RunDir, scored: Sequence[dict[str, Any]], bef
 
     Raises InputError if the licence of a SoundFont is not in SOUNDS.
     """
-    lines = [f"| | {' | '.join(config.stem_names)} |"]
-    lines.append("|---" * (1 + len(config.stem_names)) + "|")
-    for condition, instruments in ((c, i) for one in scored for c, i in one["summary"].items()):
-        played = [instruments.get(name) for name in config.stem_names]
-        for row in (MODEL, CONSTANT, IDEAL):
-            lines.append(f"| {condition}: {row} | {' | '.join(_cell(scores and scores[row]) for scores in played)} |")
-        gains = [_decibels(scores and scores[MODEL]["gain_over_constant_db"]) for scores in played]
-        lines.append(f"| {condition}: **model over constant** | {' | '.join(gains)} |")
-    n_songs = open_played(config, config.midi_dir).size("train")
     sittings = list_sittings(run)
     commands = list_commands(before if sittings[0].start_from_package else "", "\n".join(s.text for s in sittings))
     fonts = [font for sitting in sittings for font in sitting.soundfonts]
     if unknown := [font for font in fonts if font not in SOUNDS]:
         raise InputError(f"{', '.join(unknown)}: unknown licence; add it to SOUNDS in tools/package_model.py")
-    heard = [font for font in SOUNDS if font in commands or font in fonts]  # in earlier trainings too
     solos = [solo for sitting in sittings for solo in sitting.solos]
     if unknown := [solo for solo in solos if solo not in SOLOS]:
         raise InputError(f"{', '.join(unknown)}: unknown licence; add it to SOLOS in tools/package_model.py")
-    solo_lines = [f"- {solo}: {SOLOS[solo]}" for solo in SOLOS if solo in solos]
-    return CARD.format(
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("card.md.j2").render(
         config=config,
-        outputs=", ".join(config.stem_names),
-        nyquist=config.sample_rate // 2,
+        stems=", ".join(config.stem_names),
         n_parameters=count_parameters(run.path),
-        n_songs=n_songs,
+        n_songs=open_played(config, config.midi_dir).size("train"),
         n_test=len({piece["name"] for piece in scored[0]["pieces"]}),
-        sounds="\n".join(f"- {font}: {SOUNDS[font]}" for font in heard),
-        beside=" and mixed with the recordings of single instruments and voices named there" if solos else "",
-        solos="\nRecordings of one instrument or voice each:\n\n" + "\n".join(solo_lines) + "\n" if solos else "",
-        evaluations="\n".join(f"    python {one['command']}" for one in scored),
-        table="\n".join(lines),
-        leakage="\n\n".join(_leakage_table(*each) for one in scored for each in one["leakage"].items()),
+        scored=scored,
+        scores=[row for one in scored for row in _score_rows(one["summary"], config.stem_names)],
+        shares=_share_rows,
+        found=_found_rows,
+        # A font that is only in a command of the card before was heard in an earlier training.
+        fonts={font: licence for font, licence in SOUNDS.items() if font in commands or font in fonts},
+        solos={solo: licence for solo, licence in SOLOS.items() if solo in solos},
         commands=commands,
+        table=_table,
     )
 
 
@@ -288,12 +230,37 @@ def _flags(config: Config) -> list[str]:
     return [f"--{name}" if value is True else f"--{name}={as_flag(value)}" for name, value in changed.items()]
 
 
-def _leakage_table(condition: str, gains: dict[str, dict[str, float]]) -> str:
-    """Returns a table of the shares of each instrument (row) that are in each stem (column)."""
-    stems = list(dict.fromkeys(stem for row in gains.values() for stem in row))
-    lines = [f"| {condition} | {' | '.join(stems)} |", "|---" * (1 + len(stems)) + "|"]
-    lines += [f"| {name} | {' | '.join(map(format_percent, row.values()))} |" for name, row in gains.items()]
-    return "\n".join(lines)
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Returns a table in Markdown."""
+    lines = [f"| {' | '.join(cells)} |" for cells in (headings, *rows)]
+    return "\n".join([lines[0], "|---" * len(headings) + "|", *lines[1:]])
+
+
+def _score_rows(summary: Summary, stem_names: Sequence[str]) -> list[list[str]]:
+    rows = []
+    for condition, instruments in summary.items():
+        played = [instruments.get(name) for name in stem_names]
+        for row in (MODEL, CONSTANT, IDEAL):
+            rows.append([f"{condition}: {row}", *(_cell(scores and scores[row]) for scores in played)])
+        gains = [_decibels(scores and scores[MODEL]["gain_over_constant_db"]) for scores in played]
+        rows.append([f"{condition}: **model over constant**", *gains])
+    return rows
+
+
+def _share_rows(gains: dict[str, dict[str, float]]) -> list[list[str]]:
+    """Returns a row for each instrument that is in a song."""
+    rows = [[name, *map(format_percent, row.values())] for name, row in gains.items()]
+    return [row for row in rows if set(row[1:]) != {format_percent(float("nan"))}]
+
+
+def _found_rows(instruments: dict[str, dict[str, float]]) -> list[list[str]]:
+    """Returns a row for each instrument that is in a song or is found in one."""
+    return [
+        [name, str(row["n_present"]), str(row["n_found"])]
+        + [format_percent(row[share]) for share in ("precision", "recall")]
+        for name, row in instruments.items()
+        if row["n_present"] or row["n_found"]
+    ]
 
 
 def _cell(scores: dict[str, Any] | None) -> str:
@@ -363,20 +330,23 @@ def main(_) -> int:
     try:
         config = run.config()
         run.check_weights()
+        target = PRETRAINED_BLIND if config.blind else PRETRAINED
         folders = flags.FLAGS.evaluations or [run.path / "evaluation"]
         scored = [_read_scores(pathlib.Path(folder, "metrics.json")) for folder in folders]
-        card = make_card(config, run, scored, (PRETRAINED / "README.md").read_text())
-        with replacing(RunDir(PRETRAINED).weights) as partial:
+        card = make_card(config, run, scored, (PRETRAINED / "README.md").read_text() if not config.blind else "")
+        target.mkdir(exist_ok=True)
+        with replacing(RunDir(target).weights) as partial:
             pack_weights(run.weights, partial)
             if partial.stat().st_size > MAX_BYTES:
                 raise InputError(f"{run.weights}: over {MAX_BYTES / 1e6:.0f} MB when packed")
-        with replacing(PACKAGED) as partial:
-            pack_tflite(run, partial)
+        if not config.blind:
+            with replacing(PACKAGED) as partial:
+                pack_tflite(run, partial)
     except (InputError, OSError) as error:
         print(f"package_model.py: {error}", file=sys.stderr)
         return 1
-    (PRETRAINED / "config.json").write_text(without_origin(config).to_json())
-    (PRETRAINED / "README.md").write_text(card)
+    (target / "config.json").write_text(without_origin(config).to_json())
+    (target / "README.md").write_text(card)
     return 0
 
 

@@ -32,6 +32,11 @@ INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
 def separate() -> None:
     """Entry point of separate.py and sourcesep_separate."""
     flags.DEFINE_string("run_dir", "", "Folder of the run whose model is used; empty for the model in the package.")
+    flags.DEFINE_bool(
+        "blind",
+        False,
+        "Uses the other model in the package, which knows ten instruments: writes the stems of those that it finds.",
+    )
     flags.DEFINE_string("tflite", "", "TFLite file written by export.py, to use in place of a run.")
     flags.DEFINE_string("output_dir", "separated", "Folder for the stems.")
     flags.DEFINE_list("present", [], "Stems to extract, for a model trained with --conditioning; empty for all.")
@@ -125,6 +130,8 @@ def _choose_model(paths: list[str]) -> tuple[Config | None, tuple[str, ...], Cal
 
     n_threads = max(1, (os.cpu_count() or 1) // FLAGS.jobs)
 
+    if FLAGS.blind and (FLAGS.run_dir or FLAGS.tflite):
+        raise InputError("--blind names a model in the package: leave out --run_dir and --tflite")
     if FLAGS.tflite:
         if not (paths or FLAGS.stream) or any(map(is_midi, paths)):
             raise InputError("--tflite splits sound files: name some, and no MIDI files")
@@ -132,13 +139,13 @@ def _choose_model(paths: list[str]) -> tuple[Config | None, tuple[str, ...], Cal
         return None, load().stem_names, load
     if not paths and not FLAGS.run_dir and not FLAGS.stream:
         raise InputError("name a sound file to split, or a --run_dir to split one of its held-out songs")
-    from sourcesep.run_dir import PRETRAINED, RunDir
+    from sourcesep.run_dir import PRETRAINED, PRETRAINED_BLIND, RunDir
 
-    run_dir = RunDir(FLAGS.run_dir or PRETRAINED)
+    run_dir = RunDir(FLAGS.run_dir or (PRETRAINED_BLIND if FLAGS.blind else PRETRAINED))
     config = run_dir.config()
     run_dir.check_weights()
     present = tuple(FLAGS.present)
-    if not FLAGS.run_dir and _is_tflite_faster():
+    if not (FLAGS.run_dir or FLAGS.blind) and _is_tflite_faster():
         logging.info("LiteRT computes, which starts sooner than TensorFlow")
         load = functools.partial(_load_tflite, PACKAGED, FLAGS.batch_windows, n_threads, FLAGS.shifts)
         return config, config.stem_names, load
