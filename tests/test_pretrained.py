@@ -17,7 +17,7 @@ from sourcesep.evaluate.scores import ROWS, ZEROS
 from sourcesep.models import build
 from sourcesep.run_dir import PRETRAINED, RunDir
 from sourcesep.separate.separation import Separator
-from tools.average_with_start import average_with_start
+from tools.average_runs import average_runs
 from tools.package_model import COMMANDS, list_commands, list_sittings, make_card, pack_weights, without_origin
 
 
@@ -144,36 +144,48 @@ def test_the_card_names_whose_recordings_were_heard(config, tmp_path):
         make_card(others, make_run(others, tmp_path / "unknown"), [scored], "")
 
 
-def test_weights_between_those_of_a_run_and_those_that_it_began_with(config, tmp_path):
+def shifted(config, path, by):
+    """A run in which every weight is greater than in `make_run` by the same number."""
+    run = make_run(config, path)
+    model = run.trained_model()
+    for weight in model.weights:
+        weight.assign(weight + by)
+    run.save_weights(model)
+    return run
+
+
+def test_the_mean_of_runs_and_the_trainings_behind_it(config, tmp_path):
     config = dataclasses.replace(config, soundfonts=("/somewhere/FluidR3_GM.sf2",))
     first = make_run(config, tmp_path / "first")
-    second = make_run(dataclasses.replace(config, start_from=str(first.path)), tmp_path / "second")
-    changed = second.trained_model()
-    for weight in changed.weights:
-        weight.assign(weight + 1.0)
-    second.save_weights(changed)
-    mean = RunDir(tmp_path / "mean")
+    later = dataclasses.replace(config, start_from=str(first.path))
+    second, third = shifted(later, tmp_path / "second", 1.0), shifted(later, tmp_path / "third", 3.0)
     second.jax_training.write_text('{"steps": 70, "seconds": 300.0, "device": "a GPU"}')
-    average_with_start(second, 0.3, mean)
+    mean = RunDir(tmp_path / "mean")
+    average_runs({str(second.path): 2.0, str(third.path): 1.0, str(first.path): 1.0}, mean)
     for weight, old in zip(mean.trained_model().weights, first.trained_model().weights):
-        np.testing.assert_allclose(weight, old + 0.7, atol=1e-6)
-    text = list_sittings(mean)[-1].text
-    assert "mean of 0.7 of its weights and 0.3 of those that it began with" in text
-    assert text.startswith("70 steps in 5 minutes, a GPU:\n\n    KERAS_BACKEND=jax python train.py --")
+        np.testing.assert_allclose(weight, old + 0.5 * 1.0 + 0.25 * 3.0, atol=1e-6)
+    texts = [
+        sitting.text
+        for sitting in list_sittings(make_run(dataclasses.replace(config, start_from=str(mean.path)), tmp_path / "end"))
+    ]
+    assert [text.split(":")[0] for text in texts] == [
+        f"`runs/{name}`" for name in ("first", "second", "third", "mean", "end")
+    ]
+    assert texts[1].startswith(
+        "`runs/second`: 70 steps in 5 minutes, a GPU:\n\n    KERAS_BACKEND=jax python train.py --"
+    )
+    assert "0.5 of `runs/second`, 0.25 of `runs/third`, 0.25 of `runs/first`" in texts[3]
 
 
-def test_weights_are_not_averaged_with_those_of_nothing_or_of_another_model(config, tmp_path):
+def test_another_model_or_the_run_to_write_is_not_averaged(config, tmp_path):
     first = make_run(config, tmp_path / "first")
-    with pytest.raises(InputError, match="random weights"):
-        average_with_start(first, 0.3, RunDir(tmp_path / "mean"))
-    targets = config.instrument_names[:1]
-    other = make_run(dataclasses.replace(config, targets=targets, start_from=str(first.path)), tmp_path / "other")
-    with pytest.raises(InputError, match="another than that of"):
-        average_with_start(other, 0.3, RunDir(tmp_path / "mean"))
+    other = make_run(dataclasses.replace(config, targets=config.instrument_names[:1]), tmp_path / "other")
+    with pytest.raises(InputError, match="other: its model is another than that of .*first"):
+        average_runs({str(first.path): 0.5, str(other.path): 0.5}, RunDir(tmp_path / "mean"))
     assert not (tmp_path / "mean").exists()
     before = other.weights.read_bytes()
-    with pytest.raises(InputError, match="is the run itself"):
-        average_with_start(other, 0.3, RunDir(tmp_path / "mean" / ".." / "other"))
+    with pytest.raises(InputError, match="is one of the runs"):
+        average_runs({str(other.path): 1.0}, RunDir(tmp_path / "mean" / ".." / "other"))
     assert other.weights.read_bytes() == before
 
 

@@ -9,7 +9,6 @@ shows these scores.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -38,7 +37,7 @@ from sourcesep.models.settings import as_flag  # noqa: E402
 from sourcesep.run_dir import PRETRAINED, PRETRAINED_BLIND, RunDir  # noqa: E402
 from sourcesep.separate.tflite_model import PACKAGED  # noqa: E402
 from sourcesep.sources import list_soundfonts, open_played  # noqa: E402
-from tools.average_with_start import SHARE_FILE  # noqa: E402
+from tools.average_runs import MEAN_FILE, open_run  # noqa: E402
 
 MAX_BYTES = 25_000_000  # largest file of weights in the package
 LEAST_TFLITE_DB = 45.0  # the TFLite file must be this close to the weights: SDR in dB, on noise
@@ -116,7 +115,7 @@ SOLOS = {  # authors and licences of the folders of recordings in --solo_dir, by
 }
 COMMANDS = "## The commands that trained it, in their order\n\n"
 
-SITTING = """{config.steps:,} steps in {minutes:.0f} minutes, {processor}:
+SITTING = """`{name}`: {config.steps:,} steps in {minutes:.0f} minutes, {processor}:
 
     {backend}python train.py {training}
 """
@@ -135,7 +134,8 @@ def make_card(config: Config, run: RunDir, scored: Sequence[dict[str, Any]], bef
     Raises InputError if the licence of a SoundFont is not in SOUNDS.
     """
     sittings = list_sittings(run)
-    commands = list_commands(before if sittings[0].start_from_package else "", "\n".join(s.text for s in sittings))
+    from_package = any(sitting.start_from_package for sitting in sittings)
+    commands = list_commands(before if from_package else "", "\n".join(sitting.text for sitting in sittings))
     fonts = [font for sitting in sittings for font in sitting.soundfonts]
     if unknown := [font for font in fonts if font not in SOUNDS]:
         raise InputError(f"{', '.join(unknown)}: unknown licence; add it to SOUNDS in tools/package_model.py")
@@ -167,10 +167,10 @@ def make_card(config: Config, run: RunDir, scored: Sequence[dict[str, Any]], bef
 
 
 class Sitting(NamedTuple):
-    """A training run on the way to the model.
+    """A training, or a mean of the weights of several, on the way to the model.
 
     Attributes:
-        text: its steps, its minutes and its command.
+        text: the steps, the minutes and the command of the training; what the mean is of.
         soundfonts: names of the SoundFonts that it heard.
         solos: its folders of recordings of one instrument each, by the last two parts of their paths.
         start_from_package: whether it began with the weights in the package.
@@ -183,11 +183,15 @@ class Sitting(NamedTuple):
 
 
 def list_sittings(run: RunDir) -> list[Sitting]:
-    """Returns the trainings of a run and of those that it began with, in their order."""
-    config = run.config()
-    earlier: list[Sitting] = []
-    if config.start_from not in ("", "pretrained"):
-        earlier = list_sittings(RunDir(config.start_from))
+    """Returns the trainings of a run and of those that its weights come from, and means, in their order, each once."""
+    config, name = run.config(), _name(run.path)
+    if (run.path / MEAN_FILE).exists():
+        shares = json.loads((run.path / MEAN_FILE).read_text())
+        sittings = [sitting for folder in shares for sitting in _list_earlier(folder)]
+        parts = ", ".join(f"{share:g} of `{_name(folder)}`" for folder, share in shares.items())
+        sittings.append(Sitting(f"`{name}`: the mean of the weights, {parts}.\n", [], [], "pretrained" in shares))
+        return list({sitting.text: sitting for sitting in sittings}.values())
+    earlier = _list_earlier(config.start_from)
     made = read_training(run.path)
     shown = dataclasses.replace(
         config,
@@ -199,22 +203,29 @@ def list_sittings(run: RunDir) -> list[Sitting]:
         ),
     )
     if earlier:
-        shown = dataclasses.replace(shown, start_from=f"runs/{os.path.basename(config.start_from)}")
+        shown = dataclasses.replace(shown, start_from=_name(config.start_from))
     if made:  # a run that minutes bounded made this many
         shown = dataclasses.replace(shown, steps=made.steps, minutes=0.0)
     text = SITTING.format(
+        name=name,
         config=shown,
         minutes=made.seconds / 60 if made else 0,
         processor=made and made.device or processor(),
         backend="KERAS_BACKEND=jax " if made and made.device else "",
         training=" ".join(_flags(shown)),
     )
-    with contextlib.suppress(FileNotFoundError):
-        share = json.loads((run.path / SHARE_FILE).read_text())
-        text += f"\nThen the mean of {1 - share:g} of its weights and {share:g} of those that it began with.\n"
     fonts = [os.path.basename(path) for path in list_soundfonts(config)]
     solos = ["/".join(pathlib.Path(solo.partition(":")[2]).parts[-2:]) for solo in config.solo_dir]
     return [*earlier, Sitting(text, fonts, solos, config.start_from == "pretrained")]
+
+
+def _list_earlier(start_from: str) -> list[Sitting]:
+    """Returns the trainings behind what --start_from names; none for the package, whose card lists them."""
+    return list_sittings(open_run(start_from)) if start_from not in ("", "pretrained") else []
+
+
+def _name(path: str | pathlib.Path) -> str:
+    return "pretrained" if str(path) == "pretrained" else f"runs/{os.path.basename(path)}"
 
 
 def list_commands(before: str, sitting: str) -> str:
