@@ -182,6 +182,8 @@ def test_another_model_or_the_run_to_write_is_not_averaged(config, tmp_path):
     other = make_run(dataclasses.replace(config, targets=config.instrument_names[:1]), tmp_path / "other")
     with pytest.raises(InputError, match="other: its model is another than that of .*first"):
         average_runs({str(first.path): 0.5, str(other.path): 0.5}, RunDir(tmp_path / "mean"))
+    with pytest.raises(InputError, match="names no run"):
+        average_runs({}, RunDir(tmp_path / "mean"))
     assert not (tmp_path / "mean").exists()
     before = other.weights.read_bytes()
     with pytest.raises(InputError, match="is one of the runs"):

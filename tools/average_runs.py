@@ -39,8 +39,10 @@ def average_runs(shares: Mapping[str, float], target: RunDir) -> None:
         shares: folder of each run, or `pretrained` -> its share, above 0; they are divided by their sum.
         target: the run to write.
 
-    Raises InputError if a run holds another model than the first one, or is the run to write.
+    Raises InputError if there is no run; if one holds another model than the first one, or is the run to write.
     """
+    if not shares:
+        raise InputError("--runs: names no run")
     runs = {name: open_run(name) for name in shares}
     if target.path.resolve() in {run.path.resolve() for run in runs.values()}:
         raise InputError(f"--output_dir={target.path}: is one of the runs, which would be lost; choose another folder")
