@@ -312,6 +312,7 @@ def experiments(more_soundfonts: str, all_midi: str = "", solos: str = "") -> di
             "Peers",
             "Conv-TasNet from asteroid, HDemucs and HTDemucs from demucs (PyTorch, float32), trained in the same way.",
             (
+                Variant("sourcesep bandnet", (*SMALL, *COARSE, *MUON)),
                 Variant("sourcesep tasnet", TASNET, same_as=TASNET_ROW),
                 *(
                     Variant(name, SMALL, peer=peer)
