@@ -152,6 +152,19 @@ def test_a_model_of_two_channels_and_twice_the_rate_begins_as_the_one_it_takes_o
     np.testing.assert_allclose(stems[..., :4], expected, atol=0.005 * np.abs(expected).max())
 
 
+def test_a_deeper_model_begins_as_the_one_it_takes_over_and_can_learn_in_every_block():
+    keras.utils.set_random_seed(0)
+    shallow, deep = build(small(blocks=2)), build(small(blocks=2, stacks=2))
+    assert copy_weights(shallow, deep) == shallow.count_params() < deep.count_params()
+    mixture = noise(1, 2_000, 1)
+    np.testing.assert_array_equal(deep(mixture), shallow(mixture))
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean(deep(mixture)[..., 0] ** 2)
+    added = [deep.get_layer(f"stack1_block{block}_mix").out for block in (0, 1)]
+    for gradient in tape.gradient(loss, [weight.value for weight in added]):
+        assert np.abs(gradient).max() > 0
+
+
 def test_a_model_of_one_channel_begins_as_one_of_two_does_on_channels_that_are_alike():
     keras.utils.set_random_seed(0)
     stereo, mono = build(small(channels=2)), build(small())

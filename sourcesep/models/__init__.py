@@ -133,7 +133,9 @@ def copy_weights(source: keras.Model, target: keras.Model) -> int:
     """Copies weights into every layer of `target` for which `source` has a layer of the same name and shapes.
 
     A layer may know itself what to take from another one, of other shapes or for other stems: then it has a method
-    `take_over(layer)`, which returns how many weights it copied.
+    `take_over(layer)`, which returns how many weights it copied. If `target` has layers that `source` does not have,
+    those with a method `add_nothing()` begin without effect, so that a deeper network begins as the one that it takes
+    over.
 
     Args:
         source, target: from `build`.
@@ -150,6 +152,8 @@ def copy_weights(source: keras.Model, target: keras.Model) -> int:
         elif same and [w.shape for w in same.weights] == [w.shape for w in layer.weights]:
             layer.set_weights(same.get_weights())
             n_copied += layer.count_params()
+        elif same is None and n_copied and hasattr(layer, "add_nothing"):
+            layer.add_nothing()
     return n_copied
 
 

@@ -271,6 +271,11 @@ class BandMix(layers.Layer):
             weight.assign(value)
         return self.count_params() - mix.size - mix_bias.size + n**2 + n
 
+    def add_nothing(self) -> None:
+        """Sets the weights of the last dense layer to zero: a block that ends with this layer returns its input."""
+        for weight in (self.out, self.out_bias):
+            weight.assign(np.zeros(weight.shape))
+
 
 class BandJoin(layers.Layer):
     """[band * batch, frame, filter] -> [batch, frame, channel * part, frequency], by a matrix for each band.
