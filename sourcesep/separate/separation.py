@@ -335,12 +335,10 @@ class Separator:
             rows = np.repeat(rows, self._n_channels, axis=2)
         if self._fixed_samples:
             rows = np.pad(rows, ((0, 0), (0, self._fixed_samples - rows.shape[1]), (0, 0)))
-        outputs = np.concatenate(
-            [
-                np.asarray(self._forward(rows[i : i + self.batch_windows]))
-                for i in range(0, len(rows), self.batch_windows)
-            ]
-        )
+        parts = [
+            np.asarray(self._forward(rows[i : i + self.batch_windows])) for i in range(0, len(rows), self.batch_windows)
+        ]
+        outputs = np.concatenate(parts) if len(parts) > 1 else parts[0]
         if not np.isfinite(outputs).all():
             raise InputError(
                 "the model computes values that are not finite: its weights are damaged, or training diverged"

@@ -62,7 +62,8 @@ class TFLiteModel:
         for position in range(len(mixture)):
             self._interpreter.set_tensor(self._input, padded[position : position + 1])
             self._interpreter.invoke()
-            stems[position] = self._interpreter.get_tensor(self._output)[0, :n_samples]
+            # Copied once, where get_tensor() copies too; no view of the memory may live when it is invoked again.
+            stems[position] = self._interpreter.tensor(self._output)()[0, :n_samples]
         return stems
 
 
