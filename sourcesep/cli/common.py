@@ -46,8 +46,8 @@ def _with_tensorflow(command: Callable[[list[str]], int], arguments: list[str]) 
         ) from None
 
 
-def define_shifts() -> None:
-    """Defines --shifts."""
+def define_refinements() -> None:
+    """Defines --shifts and --adapt."""
     flags.DEFINE_integer(
         "shifts",
         1,
@@ -55,6 +55,12 @@ def define_shifts() -> None:
         "separate a little better than 1, and take four times as long.",
         lower_bound=1,
         upper_bound=64,
+    )
+    flags.DEFINE_boolean(
+        "adapt",
+        False,
+        "Weights the stems by where they are in this recording, in frequency and between left and right: better drums "
+        "and bass, in half as much time again or more.",
     )
 
 

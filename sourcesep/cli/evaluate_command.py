@@ -8,7 +8,7 @@ import os
 from absl import flags
 
 from data_gen import InputError
-from sourcesep.cli.common import define_shifts, no_arguments, run
+from sourcesep.cli.common import define_refinements, no_arguments, run
 
 FLAGS = flags.FLAGS
 
@@ -37,7 +37,7 @@ def evaluate() -> None:
     )
     flags.DEFINE_string("references", "", "Folder of clean stems with which --estimates are compared, without a model.")
     flags.DEFINE_string("estimates", "", "Folder of separated stems, with the names of the files in --references.")
-    define_shifts()
+    define_refinements()
     flags.DEFINE_boolean("museval", False, "Also computes BSSEval v4; needs the package museval.")
     flags.DEFINE_string(
         "output_dir",
@@ -71,7 +71,9 @@ def _evaluate(arguments: list[str]) -> int:
             listed = songs.list_recorded(config, FLAGS.stems_dir, n_songs, seconds)
         else:
             listed = songs.list_held_out(config, FLAGS.midi_dir, FLAGS.soundfonts, n_songs, seconds)
-        result = evaluation.evaluate_run(FLAGS.run_dir, listed, FLAGS.output_dir, FLAGS.museval, FLAGS.shifts)
+        result = evaluation.evaluate_run(
+            FLAGS.run_dir, listed, FLAGS.output_dir, FLAGS.museval, FLAGS.shifts, FLAGS.adapt
+        )
     print(result.table)
     print(f"{result.page}: the same as a page, with sound; metrics.json in the same folder has every figure")
     return 0

@@ -13,7 +13,7 @@ from absl import flags, logging
 
 from data_gen import InputError
 from data_gen.command import program
-from sourcesep.cli.common import define_shifts, list_scores, no_arguments, run
+from sourcesep.cli.common import define_refinements, list_scores, no_arguments, run
 from sourcesep.config import Config
 from sourcesep.interruption import Interruption
 from sourcesep.separate.file_plan import FilePlan
@@ -65,7 +65,7 @@ def separate() -> None:
         "take as much more memory.",
         lower_bound=1,
     )
-    define_shifts()
+    define_refinements()
     flags.DEFINE_integer(
         "jobs", 1, "Processes that separate files side by side; each loads the model.", lower_bound=1, upper_bound=1_000
     )
@@ -129,13 +129,14 @@ def _choose_model(paths: list[str]) -> tuple[Config | None, tuple[str, ...], Cal
     from sourcesep.separate.tracks import is_midi
 
     n_threads = max(1, (os.cpu_count() or 1) // FLAGS.jobs)
+    refinements = (FLAGS.shifts, FLAGS.adapt)
 
     if FLAGS.blind and (FLAGS.run_dir or FLAGS.tflite):
         raise InputError("--blind names a model in the package: leave out --run_dir and --tflite")
     if FLAGS.tflite:
         if not (paths or FLAGS.stream) or any(map(is_midi, paths)):
             raise InputError("--tflite splits sound files: name some, and no MIDI files")
-        load = functools.partial(_load_tflite, FLAGS.tflite, FLAGS.batch_windows, n_threads, FLAGS.shifts)
+        load = functools.partial(_load_tflite, FLAGS.tflite, FLAGS.batch_windows, n_threads, *refinements)
         return None, load().stem_names, load
     if not paths and not FLAGS.run_dir and not FLAGS.stream:
         raise InputError("name a sound file to split, or a --run_dir to split one of its held-out songs")
@@ -147,10 +148,10 @@ def _choose_model(paths: list[str]) -> tuple[Config | None, tuple[str, ...], Cal
     present = tuple(FLAGS.present)
     if not (FLAGS.run_dir or FLAGS.blind) and _is_tflite_faster():
         logging.info("LiteRT computes, which starts sooner than TensorFlow")
-        load = functools.partial(_load_tflite, PACKAGED, FLAGS.batch_windows, n_threads, FLAGS.shifts)
+        load = functools.partial(_load_tflite, PACKAGED, FLAGS.batch_windows, n_threads, *refinements)
         return config, config.stem_names, load
     logging.info("TensorFlow computes")
-    load = functools.partial(_load_separator, run_dir.path, FLAGS.window_s, FLAGS.batch_windows, present, FLAGS.shifts)
+    load = functools.partial(_load_separator, run_dir.path, FLAGS.window_s, FLAGS.batch_windows, present, *refinements)
     return config, present or config.stem_names, load
 
 

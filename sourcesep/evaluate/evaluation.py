@@ -51,6 +51,7 @@ def evaluate_run(
     output_dir: str | pathlib.Path = "",
     with_museval: bool = False,
     shifts: int = 1,
+    adapt: bool = False,
 ) -> Evaluation:
     """Scores the model of a run; a conditioned model is given the names of the stems that sound in each song.
 
@@ -59,18 +60,18 @@ def evaluate_run(
         songs: what to score.
         output_dir: the folder to write into; by default the folder `evaluation` of the run.
         with_museval: whether to add BSSEval v4.
-        shifts: passes whose mean is scored, see `Separator`.
+        shifts, adapt: as in `Separator`.
 
     Raises InputError like `evaluate`, and if the run has no usable weights.
     """
     run = RunDir(run_dir)
     config = run.config()
     title = f"{run.path.name}: {', '.join(config.stem_names)}"
-    separate = separate_with_run(run, config, shifts)
+    separate = separate_with_run(run, config, shifts, adapt)
     return evaluate(songs, output_dir or run.path / "evaluation", title, separate, config, with_museval)
 
 
-def separate_with_run(run: RunDir, config: Config, shifts: int = 1) -> Separate:
+def separate_with_run(run: RunDir, config: Config, shifts: int = 1, adapt: bool = False) -> Separate:
     """Returns the function that separates a song with a run's model. Raises InputError if its weights are unusable."""
     from sourcesep.separate.separation import Separator
 
@@ -78,7 +79,7 @@ def separate_with_run(run: RunDir, config: Config, shifts: int = 1) -> Separate:
 
     @functools.lru_cache(maxsize=4)  # songs with the same stems share a Separator, which takes seconds to build
     def load_separator(present: tuple[str, ...]) -> Separator:
-        return Separator.from_run(run.path, present=present, shifts=shifts)
+        return Separator.from_run(run.path, present=present, shifts=shifts, adapt=adapt)
 
     load_separator(config.stem_names if is_conditioned else ())  # raises now rather than at the first song
 

@@ -13,6 +13,7 @@ import numpy as np
 from data_gen import InputError, audio
 from sourcesep.models.reach import ReceptiveField
 from sourcesep.run_dir import PRETRAINED, RunDir
+from sourcesep.separate.adaptation import Adaptation
 from sourcesep.separate.tflite_model import PACKAGED, TFLiteModel
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ class Separator:
     """Splits recordings into stems with a trained model.
 
     Windows overlap by the receptive field and begin at multiples of the model's stride, and only the part of each
-    output that its edges do not reach is kept: the result equals one pass over the whole recording.
+    output that its edges do not reach is kept: the result equals one pass over the whole recording. With `adapt` the
+    stems are then weighted by what the recording held until then.
 
     A model of one channel separates each channel of a recording by itself. A model of two separates a recording of two
     channels as one. It is given any other recording channel by channel, each on both of its own channels, and the mean
@@ -65,6 +67,8 @@ class Separator:
         shifts: number of passes, each later than the one before by a part of the model's stride; their mean is the
             result. The model then sees a sound at several places of its frames, which gives better stems, and takes as
             many times longer.
+        adapt: whether to weight the stems by where they are in frequency and in stereo, see `adaptation`. They then
+            divide the mixture among them by masks.
 
     Attributes:
         window_samples: length of a window.
@@ -84,6 +88,7 @@ class Separator:
         fixed_samples: int | None = None,
         n_channels: int = 1,
         shifts: int = 1,
+        adapt: bool = False,
     ):
         self.stem_names = tuple(stem_names)
         self.sample_rate = sample_rate
@@ -92,6 +97,7 @@ class Separator:
         self._forward = forward
         self._fixed_samples = fixed_samples
         self._n_channels = n_channels
+        self._adapt = adapt
         self._shifts = sorted({field.stride * i // shifts for i in range(shifts)})
         # Rounded up to whole strides, so that every window begins at a multiple of the stride.
         self._before = -(-max(0, field.before) // field.stride) * field.stride
@@ -125,6 +131,7 @@ class Separator:
         window_s: float | None = None,
         batch_windows: int = 1,
         shifts: int = 1,
+        adapt: bool = False,
     ) -> Separator:
         """Returns the separator of a model from [batch, time, channel] to [batch, time, channel * stem]."""
         import tensorflow as tf
@@ -145,7 +152,15 @@ class Separator:
 
         field = receptive_field(model)
         return cls(
-            forward, field, stem_names, sample_rate, window_s, batch_windows, n_channels=n_channels, shifts=shifts
+            forward,
+            field,
+            stem_names,
+            sample_rate,
+            window_s,
+            batch_windows,
+            n_channels=n_channels,
+            shifts=shifts,
+            adapt=adapt,
         )
 
     @classmethod
@@ -156,6 +171,7 @@ class Separator:
         batch_windows: int = 1,
         present: tuple[str, ...] = (),
         shifts: int = 1,
+        adapt: bool = False,
     ) -> Separator:
         """Returns the separator of a training run.
 
@@ -163,7 +179,7 @@ class Separator:
             run_dir: folder of the run; by default the one that comes with the package.
             window_s, batch_windows: see the class.
             present: stems to extract, for a model trained with --conditioning; empty for all.
-            shifts: see the class.
+            shifts, adapt: see the class.
 
         Raises InputError if the run has no weights, or its model cannot extract what `present` names.
         """
@@ -171,11 +187,16 @@ class Separator:
         config = run.config()
         model = run.model(present=present)
         names = present or config.stem_names
-        return cls.from_model(model, names, config.sample_rate, window_s, batch_windows, shifts)
+        return cls.from_model(model, names, config.sample_rate, window_s, batch_windows, shifts, adapt)
 
     @classmethod
     def from_tflite(
-        cls, path: str | pathlib.Path = PACKAGED, batch_windows: int = 1, n_threads: int = 1, shifts: int = 1
+        cls,
+        path: str | pathlib.Path = PACKAGED,
+        batch_windows: int = 1,
+        n_threads: int = 1,
+        shifts: int = 1,
+        adapt: bool = False,
     ) -> Separator:
         """Returns the separator of a TFLite file that export.py wrote, which needs LiteRT and no TensorFlow.
 
@@ -183,7 +204,7 @@ class Separator:
             path: of the file; by default that of the model in the package.
             batch_windows: see the class.
             n_threads: number of threads that compute.
-            shifts: see the class.
+            shifts, adapt: see the class.
 
         Raises InputError if the file is missing, damaged or not by export.py.
         """
@@ -197,6 +218,7 @@ class Separator:
             fixed_samples=model.window_samples,
             n_channels=model.n_channels,
             shifts=shifts,
+            adapt=adapt,
         )
 
     @property
@@ -205,12 +227,14 @@ class Separator:
 
         That is what the model needs to know of the future, and the new part of the windows that are computed together:
         1,000 (after + hop_samples * batch_windows) / sample_rate. With windows of a fixed length, the first one has to
-        be full, so what the model needs to know of the past counts too. For a recording at another rate than the
-        model's, soxr holds back some audio as well: 20 ms each way between 44.1 and 48 kHz, up to 140 ms between 8 and
-        44.1 kHz. The time to compute is added to that. It is window_samples / hop_samples times the time of one pass
-        over the recording, so that short windows answer sooner and cost more.
+        be full, so what the model needs to know of the past counts too. With `adapt`, a piece of 5 s is added. For a
+        recording at another rate than the model's, soxr holds back some audio as well: 20 ms each way between 44.1 and
+        48 kHz, up to 140 ms between 8 and 44.1 kHz. The time to compute is added to that. It is window_samples /
+        hop_samples times the time of one pass over the recording, so that short windows answer sooner and cost more.
         """
         ahead = self._after + self.hop_samples * self.batch_windows + self._shifts[-1]
+        if self._adapt:
+            ahead += Adaptation(self.sample_rate).delay
         return 1_000 * (ahead + (self._before if self._fixed_samples else 0)) / self.sample_rate
 
     def separate(self, samples: np.ndarray, sample_rate: int) -> dict[str, np.ndarray]:
@@ -256,9 +280,14 @@ class Separator:
                 if len(block):
                     yield np.asarray(block, np.float32)
 
-        resampled = itertools.tee(audio.resample(count(), sample_rate, self.sample_rate), len(self._shifts))
+        mixture, *resampled = itertools.tee(
+            audio.resample(count(), sample_rate, self.sample_rate), 1 + len(self._shifts)
+        )
         passes = [self._pass(of_pass, shift) for of_pass, shift in zip(resampled, self._shifts)]
         stems = _mean(passes) if len(passes) > 1 else passes[0]
+        if self._adapt:
+            stems = Adaptation(self.sample_rate).apply(mixture, stems)
+        del mixture, resampled  # a stream that nobody reads would hold the whole recording
         n_stems = len(self.stem_names)
         columns = (block.reshape(len(block), n_channels * n_stems) for block in stems)  # to [time, channel * stem]
         for block in audio.resample(columns, self.sample_rate, sample_rate):
