@@ -93,7 +93,11 @@ def playable_pitches(instrument: Instrument) -> tuple[int, int]:
     return min(low for low, _ in ranges), max(high for _, high in ranges)
 
 
+REST = "rest"
+"""The instrument that needs no list of programs because it has all that no other instrument has."""
+
 _SYNTAX = "NAME:PROGRAMS with General MIDI programs from 0 to 127, e.g. choir:52-54 or keys:0-7+16-20"
+_KNOWN = ", ".join((*CANDIDATES, REST))
 
 
 def name_of(text: str) -> str:
@@ -108,7 +112,7 @@ def name_of(text: str) -> str:
 
 
 def parse_instrument(text: str, recorded: bool = False) -> Instrument:
-    """Reads `drums` (a known instrument) or `choir:52-54` (a name and its programs).
+    """Reads `drums` (a known instrument), `choir:52-54` (a name and its programs) or `rest` (without programs yet).
 
     Args:
         text: what the user wrote.
@@ -117,15 +121,16 @@ def parse_instrument(text: str, recorded: bool = False) -> Instrument:
     Raises InputError for a name without programs that is not known, and for programs out of range.
     """
     if not text.strip():
-        raise InputError(f"instrument '' has no name: choose from {', '.join(CANDIDATES)}, or write {_SYNTAX}")
+        raise InputError(f"instrument '' has no name: choose from {_KNOWN}, or write {_SYNTAX}")
     name, (_, colon, ranges) = name_of(text), text.strip().partition(":")
     if not colon:
+        if name == REST:
+            return Instrument(name)
         if recorded:
             return CANDIDATES.get(name, Instrument(name))
         if name not in CANDIDATES:
             raise InputError(
-                f"unknown instrument {name!r}: MIDI files are played for {', '.join(CANDIDATES)}; "
-                f"for any other write {_SYNTAX}"
+                f"unknown instrument {name!r}: MIDI files are played for {_KNOWN}; for any other write {_SYNTAX}"
             )
         return CANDIDATES[name]
     programs: list[int] = []
@@ -139,13 +144,21 @@ def parse_instrument(text: str, recorded: bool = False) -> Instrument:
 
 
 def parse_instruments(texts: Iterable[str], recorded: bool = False) -> tuple[Instrument, ...]:
-    """Reads a list of instruments, in order. `recorded` is as in `parse_instrument`.
+    """Reads a list of instruments, in order; `rest` gets the programs that the others leave, but no percussion.
 
-    Raises InputError if it is empty, or if two of them share a name or a program.
+    `recorded` is as in `parse_instrument`.
+
+    Raises InputError if it is empty, if two of them share a name or a program, or if nothing is left for `rest`.
     """
     instruments = tuple(parse_instrument(text, recorded) for text in texts)
     if not instruments:
-        raise InputError(f"no instrument named: choose from {', '.join(CANDIDATES)}, or write {_SYNTAX}")
+        raise InputError(f"no instrument named: choose from {_KNOWN}, or write {_SYNTAX}")
+    if Instrument(REST) in instruments:
+        taken = {program for instrument in instruments for program in instrument.programs}
+        rest = Instrument(REST, tuple(program for program in range(128) if program not in taken))
+        if not rest.programs:
+            raise InputError(f"the other instruments leave no program for {REST!r}: leave it out")
+        instruments = tuple(rest if instrument == Instrument(REST) else instrument for instrument in instruments)
     for position, instrument in enumerate(instruments):
         for other in instruments[:position]:
             if other.name == instrument.name:

@@ -76,9 +76,20 @@ def test_instruments_keep_the_order_in_which_they_are_named():
     assert [i.name for i in parse_instruments(["strings", "drums", "choir:52"])] == ["strings", "drums", "choir"]
 
 
+@pytest.mark.parametrize("recorded", [False, True])
+def test_the_rest_plays_what_no_other_instrument_plays_but_no_percussion(recorded):
+    keys, rest, choir = parse_instruments(["keys:0-15+17", "rest", "choir:52-126"], recorded)
+    assert rest == Instrument("rest", (16, *range(18, 52), 127))
+    assert not rest.plays(DRUM_BANK, 127) and rest.plays(0, 127)
+    assert parse_instruments(map(str, (keys, rest, choir))) == (keys, rest, choir)
+    assert parse_instruments(["rest:5", "choir:52"])[0].programs == (5,)
+
+
 @pytest.mark.parametrize(
     ("texts", "complaint"),
     [
+        (["rest", "rest"], "'rest' is named twice"),
+        (["all:0-127", "rest"], "leave no program for 'rest'"),
         ([], "no instrument named"),
         (["bass", "bass"], "'bass' is named twice"),
         (["choir:52", "choir:53"], "'choir' is named twice"),

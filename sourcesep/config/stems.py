@@ -20,7 +20,7 @@ class StemSettings:
     instruments: tuple[str, ...] = setting(
         ("drums", "piano", "strings", "bass"),
         f"Instruments that sound in the mixture, separated by commas: {', '.join(CANDIDATES)}, or any other as "
-        "NAME:PROGRAMS with General MIDI programs from 0, e.g. choir:52-54.",
+        "NAME:PROGRAMS with General MIDI programs from 0, e.g. choir:52-54, or rest: all programs of no other one.",
     )
     targets: tuple[str, ...] = setting((), "Instruments to separate, separated by commas; empty for all instruments.")
     other: bool = setting(
