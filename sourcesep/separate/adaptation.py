@@ -20,12 +20,13 @@ N_BANDS = 8
 LOWEST_HZ = 200.0  # bands are as wide as each other below this frequency, and grow in proportion to it above
 N_POSITIONS = 15
 WIDEST_DB = 18.0  # level difference of the channels at the outermost positions
-# Chosen on 20 songs through GeneralUser GS.
+# Chosen by the SDR on 20 songs through GeneralUser GS, among 0 to 1.
 BAND_EXPONENT, POSITION_EXPONENT = 0.3, 0.6
-LEAST_SHARE = 1e-3
-# What a position counts at least, as a share of the mean energy of all cells: where there is less, the band decides.
+LEAST_SHARE = 1e-3  # of a stem in the song, a band or a cell
+# Energy with the shares of its band that is added to each cell, relative to the mean energy of a cell: positions with
+# little energy follow their band.
 LEAST_ENERGY = 0.02
-TINY = 1e-12
+TINY = 1e-20  # added to powers, so that silence is not divided by
 
 
 class Adaptation:
@@ -35,7 +36,7 @@ class Adaptation:
         sample_rate: of the recording, in Hz.
 
     Attributes:
-        delay: how many samples more than it gives it takes at most, before it gives more.
+        delay: the most samples that it holds back.
     """
 
     def __init__(self, sample_rate: int) -> None:
