@@ -60,7 +60,7 @@ def define_refinements() -> None:
         "adapt",
         False,
         "Weights the stems by where they are in this recording, in frequency and between left and right: better drums "
-        "and bass, in half as much time again or more.",
+        "and bass, in about a quarter more time.",
     )
 
 
