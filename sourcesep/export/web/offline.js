@@ -21,9 +21,9 @@ self.addEventListener("fetch", (event) => {
   if (ADDRESSES.has(origin + pathname)) event.respondWith(answer(event.request));
 });
 
-/** Asks the host first, so that a new export is seen at once. */
+/** Asks the host first, past the browser's own cache, so that a new export is seen at once and as a whole. */
 async function answer(request) {
-  const network = await fetch(request).catch(() => null);
+  const network = await fetch(request, { cache: "no-cache" }).catch(() => null);
   if (network && request.mode === "navigate" && !(await isOurs())) {
     await Promise.all([self.registration.unregister(), caches.delete(NAME)]);
     return network;
