@@ -28,6 +28,7 @@ ACTIVE_RANGE_DB = 40.0  # and so is a frame that is this much softer than the st
 LOWEST_DBFS = -120.0  # level reported for digital silence, whose true level is minus infinity
 MAX_ATTENUATION_DB = 80.0  # highest attenuation reported; digital silence would have an infinite one
 AUDIBLE_DBFS = -50.0  # a frame above this level counts as audible
+ALONE_DB = 40.0  # where the mixture has this SDR, the stem is all there is, and a separator has nothing to gain
 MAX_LAG_S = 0.25  # longest delay that `consistency` searches for, in seconds
 RESAMPLES = 2_000  # of the bootstrap; Efron & Tibshirani 1993, section 13.3, ask for at least 1,000
 MASK_FRAME_SAMPLES = 2_048  # STFT frame of the ideal ratio mask, as in SiSEC 2018
@@ -169,10 +170,20 @@ class Part:
     def _frame_sdr_db(self) -> np.ndarray:
         return frame_sdr(self.reference, self.estimate, self.sample_rate)
 
+    def improvement_db(self) -> float:
+        """SDR of the estimate minus that of the mixture; NaN where the stem is alone (ALONE_DB)."""
+        return self.sdr_db - self._mixture_sdr_db if self._mixture_sdr_db < ALONE_DB else float("nan")
+
     def gain_over_constant_db(self) -> float:
-        """SDR of the estimate minus that of the mixture at its best constant gain."""
+        """SDR of the estimate minus that of the mixture at its best constant gain; NaN where the stem is alone."""
+        if self._mixture_sdr_db >= ALONE_DB:
+            return float("nan")
         gain = best_constant_gain(self.reference, self.mixture)
         return self.sdr_db - _sdr(self.reference, gain * self.mixture)
+
+    @functools.cached_property
+    def _mixture_sdr_db(self) -> float:
+        return _sdr(self.reference, self.mixture)
 
 
 class Measure(NamedTuple):
@@ -208,10 +219,7 @@ MEASURES = (
         "gain_over_constant_db", ACTIVE, "dB", lambda part: part.gain_over_constant_db(),
         "over constant", ("median", "mean"),
     ),
-    Measure(
-        "sdr_improvement_db", ACTIVE, "dB", lambda part: part.sdr_db - _sdr(part.reference, part.mixture),
-        "over mixture",
-    ),
+    Measure("sdr_improvement_db", ACTIVE, "dB", lambda part: part.improvement_db(), "over mixture"),
     Measure("si_sdr_db", ACTIVE, "dB", lambda part: part.si_sdr_db, "SI-SDR"),
     Measure(
         "si_sdr_improvement_db", ACTIVE, "dB", lambda part: part.si_sdr_db - si_sdr(part.reference, part.mixture)

@@ -115,6 +115,15 @@ def test_the_gain_over_a_constant_is_that_over_the_mixture_at_its_best_level():
         assert score_stem(stem, gain * (stem + others), stem + others, RATE)["gain_over_constant_db"] < 1e-3
 
 
+@pytest.mark.parametrize("others, is_alone", [(0.0, True), (0.009, True), (0.011, False)])
+def test_a_stem_that_is_alone_has_nothing_to_gain(others, is_alone):
+    """Else its SDR as the mixture, without any error, would make every separator lose 50 dB and more."""
+    stem = noise(3)
+    scores = score_stem(stem, 0.9 * stem, stem + others * noise(3, seed=1), RATE)
+    assert scores["sdr_db"] == pytest.approx(20.0, abs=0.01)
+    assert np.isnan(scores["gain_over_constant_db"]) == np.isnan(scores["sdr_improvement_db"]) == is_alone
+
+
 def test_frames_show_a_flaw_that_the_whole_hides():
     stem = noise(10)
     estimate = 1.01 * stem

@@ -22,7 +22,7 @@ PACKAGES = (
     *("sourcesep", "tensorflow", "keras", "tensorflow-io", "numpy", "scipy", "soundfile", "soxr", "pyfluidsynth"),
     "museval",
 )
-PROTOCOL = ("FRAME_S", "ACTIVE_DBFS", "ACTIVE_RANGE_DB", "EPSILON", "AUDIBLE_DBFS", "MAX_ATTENUATION_DB")
+PROTOCOL = ("FRAME_S", "ACTIVE_DBFS", "ACTIVE_RANGE_DB", "EPSILON", "AUDIBLE_DBFS", "MAX_ATTENUATION_DB", "ALONE_DB")
 
 SIDES = ("present", "found")  # lists of `scores.compare_found`
 ALL = "all together"  # the row that counts all instruments; no name of an instrument has a space

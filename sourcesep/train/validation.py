@@ -26,7 +26,7 @@ class Scores(NamedTuple):
         loss: the training loss on the excerpts.
         sdr_db: median SDR by stem, over the excerpts in which the stem sounds; stems that never sound are missing.
         spread_db: the tenths of these excerpts with the lowest and the highest SDR end here; likewise.
-        gain_db: median by stem of the gain over the best constant gain on the mixture; likewise.
+        gain_db: median by stem of the gain over the best constant gain on the mixture, where others sound; likewise.
         residual_dbfs: mean level by stem of the estimate where the stem is silent and others sound; likewise.
     """
 
@@ -79,7 +79,8 @@ class Excerpts:
                 found.sdr_db[name] = float(np.median(sdr_db))
                 low, high = np.quantile(sdr_db, (0.1, 0.9)).tolist()
                 found.spread_db[name] = (low, high)
-                found.gain_db[name] = float(np.median(collect("gain_over_constant_db")))
+            if gain_db := collect("gain_over_constant_db"):
+                found.gain_db[name] = float(np.median(gain_db))
             if residual_dbfs := collect("residual_dbfs"):
                 found.residual_dbfs[name] = float(np.mean(residual_dbfs))
         return found, estimates
