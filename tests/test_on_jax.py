@@ -110,11 +110,6 @@ from sourcesep.train.augmentation import augment
 from sourcesep.train.losses import FUNCTIONS
 from sourcesep.train.schedule import make_optimizer
 
-folder = sys.argv[1]
-run, given = RunDir(f"{folder}/run"), np.load(f"{folder}/given.npz")
-config, model = run.config(), run.trained_model()
-mixture, stems, draws = (jax.numpy.array(given[name]) for name in ("mixture", "stems", "draws"))
-
 
 @jax.jit  # operation by operation, all of them would be compiled for themselves
 def compute(mixture, stems, draws):
@@ -123,42 +118,60 @@ def compute(mixture, stems, draws):
     return found
 
 
-found = compute(mixture, stems, draws)
-optimizer = make_optimizer(config, config.learning_rate, model)
-optimizer.build(model.trainable_variables)
-variables = model.trainable_variables, model.non_trainable_variables, optimizer.variables
-state = tuple([variable.value for variable in some] for some in variables)
-step = jax.jit(on_jax.make_step(model, optimizer, config))
+given = np.load(sys.argv[1])
+mixture, stems, draws = (jax.numpy.array(given[name]) for name in ("mixture", "stems", "draws"))
+computed = compute(mixture, stems, draws)
 chunks, still = np.arange(4, dtype=np.int32), np.ones_like(draws)  # no stem is remixed or dropped
-for name, rate, limit, bad in (("taken", 1e-2, np.inf, 0), ("nan", 1e-2, np.inf, np.nan), ("spike", 1e-2, 1e-6, 0)):
-    after, found[name] = step(state, (mixture + bad, stems), chunks, still, np.float32(rate), np.float32(limit))
-    changed = [bool((one != other).any()) for one, other in zip(jax.tree.leaves(state), jax.tree.leaves(after))]
-    assert any(changed) == (name == "taken"), name
-learnt = []
-for _ in range(150):
-    state, outcome = step(state, (mixture, stems), chunks, still, np.float32(1e-2), np.float32(np.inf))
-    learnt.append(outcome[0])
-found["learnt"] = np.asarray(learnt)
-found["estimates"] = model.predict_on_batch(np.asarray(mixture))
-np.savez(f"{folder}/found.npz", **{name: np.asarray(value) for name, value in found.items()})
+for folder in sys.argv[2:]:
+    run, found = RunDir(folder), dict(computed)
+    config, model = run.config(), run.trained_model()
+    optimizer = make_optimizer(config, config.learning_rate, model)
+    optimizer.build(model.trainable_variables)
+    variables = model.trainable_variables, model.non_trainable_variables, optimizer.variables
+    state = tuple([variable.value for variable in some] for some in variables)
+    step = jax.jit(on_jax.make_step(model, optimizer, config))
+    for name, rate, limit, bad in (("taken", 1e-2, np.inf, 0), ("nan", 1e-2, np.inf, np.nan), ("spike", 1e-2, 1e-6, 0)):
+        after, found[name] = step(state, (mixture + bad, stems), chunks, still, np.float32(rate), np.float32(limit))
+        changed = [bool((one != other).any()) for one, other in zip(jax.tree.leaves(state), jax.tree.leaves(after))]
+        assert any(changed) == (name == "taken"), name
+    learnt = []
+    for _ in range(150):
+        state, outcome = step(state, (mixture, stems), chunks, still, np.float32(1e-2), np.float32(np.inf))
+        learnt.append(outcome[0])
+    found["learnt"] = np.asarray(learnt)
+    found["estimates"] = model.predict_on_batch(np.asarray(mixture))
+    np.savez(f"{folder}/found.npz", **{name: np.asarray(value) for name, value in found.items()})
 """
+
+
+@pytest.fixture(scope="module")
+def given(small):
+    """(mixture float32 [4, time, 1], its stems [4, time, 2], numbers for `augment`)."""
+    times_s = np.arange(1_360)[:, None] / small.sample_rate
+    stems = noise(4, 1_360, 2, level=0.01) + 0.1 * np.sin(2 * np.pi * np.float32([200, 1_500]) * times_s)
+    stems = stems.astype(np.float32)
+    return stems.sum(axis=2, keepdims=True), stems, np.random.default_rng(0).random((4, n_draws(2)), np.float32)
+
+
+@pytest.fixture(scope="module")
+def computed(given, small, tmp_path_factory):
+    """A run for each optimizer, in whose folder is what COMPUTE finds: in one process, since it starts slowly."""
+    folder = tmp_path_factory.mktemp("computed")
+    np.savez(folder / "given.npz", **dict(zip(("mixture", "stems", "draws"), given)))
+    made = {name: make_run(change(small, optimizer=name), folder / name) for name in ("adam", "muon")}
+    process = start(folder, "-c", COMPUTE, folder / "given.npz", *(run.path for run in made.values()))
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    return made
 
 
 @needs_jax
 @pytest.mark.parametrize("optimizer", ["adam", "muon"])
 def test_output_losses_and_augmentation_are_those_of_tensorflow_and_a_step_learns_from_good_batches_only(
-    optimizer, small, tmp_path
+    optimizer, small, given, computed
 ):
-    run = make_run(change(small, optimizer=optimizer), tmp_path / "run")
-    times_s = np.arange(1_360)[:, None] / small.sample_rate
-    stems = noise(4, 1_360, 2, level=0.01) + 0.1 * np.sin(2 * np.pi * np.float32([200, 1_500]) * times_s)
-    stems = stems.astype(np.float32)
-    mixture, draws = stems.sum(axis=2, keepdims=True), np.random.default_rng(0).random((4, n_draws(2)), np.float32)
-    np.savez(tmp_path / "given.npz", mixture=mixture, stems=stems, draws=draws)
-    process = start(tmp_path, "-c", COMPUTE, tmp_path)
-    _, errors = process.communicate()
-    assert process.returncode == 0, errors
-    found = np.load(tmp_path / "found.npz")
+    run, (mixture, stems, draws) = computed[optimizer], given
+    found = np.load(run.path / "found.npz")
     for name, loss in FUNCTIONS.items():
         assert float(found[name]) == pytest.approx(float(loss(stems, stems[::-1])), rel=1e-4), name
     for name, expected in zip(("mixture", "stems"), augment(mixture, stems, 0.5, 0.3, draws)):
