@@ -10,6 +10,7 @@ import pytest
 import soundfile
 from conftest import SOUNDFONT, change
 from data_helpers import BASS, DRUMS, Handmade, band_rows, piece, write_sine_soundfont
+from helpers import noise
 
 from data_gen import InputError
 from data_gen.chunks import hold_out
@@ -67,6 +68,19 @@ def test_the_spread_over_the_excerpts_is_stated_and_the_gain_over_a_constant(sin
         low, high = scores.spread_db[name]
         assert low < scores.sdr_db[name] < high
         assert scores.gain_db[name] <= 0  # no constant gain is better than the best one
+
+
+def test_a_stem_that_is_alone_in_all_excerpts_has_no_gain(config, tmp_path):
+    (tmp_path / "song").mkdir()
+    for stem, level in (("drums", 0.1), ("bass", 0.0)):
+        soundfile.write(tmp_path / "song" / f"{stem}.wav", noise(16_000, level=level), 8_000)
+    config = change(config, validate_stems_dir=(str(tmp_path),))
+    excerpts = Excerpts(sources.open_validation(config, sources.open_source(config)), False, config.stem_names)
+    most = keras.Sequential([keras.layers.Input((None, 1)), keras.layers.Conv1D(2, 1, use_bias=False)])
+    most.set_weights([np.full((1, 1, 2), 0.9, np.float32)])
+    scores, _ = excerpts.score(most, make_loss("mae"))
+    assert scores.sdr_db == {"drums": pytest.approx(20.0, abs=0.1)}
+    assert scores.gain_db == {}
 
 
 def test_where_songs_are_few_long_ones_give_several_excerpts(sine):
