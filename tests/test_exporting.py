@@ -79,7 +79,7 @@ def test_a_model_that_adds_the_mixture_to_something_is_converted():
 
 def test_int8_is_8_bit_throughout_but_for_input_and_output(run, tmp_path):
     (exported,) = export(run.path, tmp_path, ["tflite"], ["int8"], WINDOW_S)
-    details = TFLiteModel(exported.path)._interpreter.get_tensor_details()
+    details = TFLiteModel(exported.path)._interpreters[0].get_tensor_details()
     assert len([tensor["name"] for tensor in details if tensor["dtype"] == np.float32]) == 2
     assert sum(tensor["dtype"] == np.int8 for tensor in details) > 10
 
@@ -138,6 +138,15 @@ def test_a_recording_shorter_than_the_window_is_followed_by_silence(lite, run):
     samples = noise(1, 300, 1)
     expected = run.model()(np.pad(samples, ((0, 0), (0, 500), (0, 0))), training=False).numpy()
     np.testing.assert_allclose(TFLiteModel(lite)(samples), expected[:, :300], atol=1e-5)
+
+
+@pytest.mark.parametrize("n_at_once", [1, 2, 3])
+def test_windows_computed_at_once_are_those_computed_alone(lite, n_at_once):
+    alone, together = TFLiteModel(lite), TFLiteModel(lite, 1, n_at_once)
+    for n_windows in (5, 1, 2):
+        samples = noise(n_windows, 800, 1, seed=n_windows)
+        expected = np.concatenate([alone(samples[i : i + 1]) for i in range(n_windows)])
+        np.testing.assert_array_equal(together(samples), expected)
 
 
 def test_the_report_calls_a_file_worse_that_loses_more_than_1_db():

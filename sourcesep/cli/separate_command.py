@@ -60,9 +60,9 @@ def separate() -> None:
     )
     flags.DEFINE_integer(
         "batch_windows",
-        1,
+        None,
         "Windows that the model computes together; each channel has windows of its own. More use a GPU better, and "
-        "take as much more memory.",
+        "take as much more memory. By default 1, and 2 where LiteRT computes, on two processors, what is no --stream.",
         lower_bound=1,
     )
     define_refinements()
@@ -129,6 +129,7 @@ def _choose_model(paths: list[str]) -> tuple[Config | None, tuple[str, ...], Cal
     from sourcesep.separate.tracks import is_midi
 
     n_threads = max(1, (os.cpu_count() or 1) // FLAGS.jobs)
+    lite_windows = FLAGS.batch_windows or (1 if FLAGS.stream else min(2, n_threads))
     refinements = (FLAGS.shifts, FLAGS.adapt)
 
     if FLAGS.blind and (FLAGS.run_dir or FLAGS.tflite):
@@ -136,7 +137,7 @@ def _choose_model(paths: list[str]) -> tuple[Config | None, tuple[str, ...], Cal
     if FLAGS.tflite:
         if not (paths or FLAGS.stream) or any(map(is_midi, paths)):
             raise InputError("--tflite splits sound files: name some, and no MIDI files")
-        load = functools.partial(_load_tflite, FLAGS.tflite, FLAGS.batch_windows, n_threads, *refinements)
+        load = functools.partial(_load_tflite, FLAGS.tflite, lite_windows, n_threads, *refinements)
         return None, load().stem_names, load
     if not paths and not FLAGS.run_dir and not FLAGS.stream:
         raise InputError("name a sound file to split, or a --run_dir to split one of its held-out songs")
@@ -148,10 +149,11 @@ def _choose_model(paths: list[str]) -> tuple[Config | None, tuple[str, ...], Cal
     present = tuple(FLAGS.present)
     if not (FLAGS.run_dir or FLAGS.blind) and _is_tflite_faster():
         logging.info("LiteRT computes, which starts sooner than TensorFlow")
-        load = functools.partial(_load_tflite, PACKAGED, FLAGS.batch_windows, n_threads, *refinements)
+        load = functools.partial(_load_tflite, PACKAGED, lite_windows, n_threads, *refinements)
         return config, config.stem_names, load
     logging.info("TensorFlow computes")
-    load = functools.partial(_load_separator, run_dir.path, FLAGS.window_s, FLAGS.batch_windows, present, *refinements)
+    batch_windows = FLAGS.batch_windows or 1
+    load = functools.partial(_load_separator, run_dir.path, FLAGS.window_s, batch_windows, present, *refinements)
     return config, present or config.stem_names, load
 
 

@@ -76,18 +76,22 @@ class MaskedWaveforms(layers.Layer):
         real, imaginary, masks = inputs
         batch, n_frames, n_waveforms, n_bins = ops.shape(masks)
         n_channels = real.shape[2]
-        masks = ops.reshape(masks, (batch, n_frames, n_channels, n_waveforms // n_channels, n_bins))
-        frames = _masked_frames(real[:, :, :, None], imaginary[:, :, :, None], masks)
-        frames = ops.reshape(frames, (batch, n_frames, n_waveforms, self.length)) * self.window
+        n_masks = n_waveforms // n_channels
+        masks = ops.reshape(masks, (batch, n_frames, n_channels, n_masks, n_bins))
         n_parts = self.length // self.hop
-        # Padding and one slice have a faster gradient than a slice of each part.
-        parts = ops.split(frames, n_parts, axis=-1)
-        blocks = sum(
-            ops.pad(part, ((0, 0), (i, n_parts - 1 - i), (0, 0), (0, 0))) for i, part in enumerate(parts)
-        )  # [batch, block, channel * mask, time]
         n_blocks = n_frames - n_parts + 1
-        blocks = ops.transpose(cut(blocks, n_parts - 1, n_blocks), (0, 1, 3, 2))
-        return ops.reshape(blocks, (batch, n_blocks * self.hop, n_waveforms))
+        waveforms = []
+        # One mask after the other: the frames of all at once would take several times the memory of the network.
+        for mask in ops.split(masks, n_masks, axis=3):
+            frames = _masked_frames(real, imaginary, ops.squeeze(mask, 3)) * self.window
+            # Padding and one slice have a faster gradient than a slice of each part.
+            parts = ops.split(frames, n_parts, axis=-1)
+            blocks = sum(
+                ops.pad(part, ((0, 0), (i, n_parts - 1 - i), (0, 0), (0, 0))) for i, part in enumerate(parts)
+            )  # [batch, block, channel, time]
+            waveforms.append(cut(blocks, n_parts - 1, n_blocks))
+        blocks = ops.reshape(ops.stack(waveforms, axis=3), (batch, n_blocks, n_waveforms, self.hop))
+        return ops.reshape(ops.transpose(blocks, (0, 1, 3, 2)), (batch, n_blocks * self.hop, n_waveforms))
 
     def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
         batch, n_frames, n_waveforms, _ = input_shape[2]
@@ -106,10 +110,10 @@ def hann(length: int) -> np.ndarray:
 
 
 @ops.custom_gradient
-def _masked_frames(real: Tensor, imaginary: Tensor, masks: Tensor) -> tuple[Tensor, Any]:
-    """Computes frames [..., mask, time], `length` times those of the spectra (masks * real, masks * imaginary).
+def _masked_frames(real: Tensor, imaginary: Tensor, mask: Tensor) -> tuple[Tensor, Any]:
+    """Computes frames [..., time], `length` times those of the spectrum (mask * real, mask * imaginary).
 
-    The parts of the spectrum are [..., 1, frequency], the masks [..., mask, frequency].
+    All three are [..., frequency].
 
     TFLite has no inverse transform, but a forward one will do. The spectrum of a real frame is even in its real and odd
     in its imaginary part. The sum of both over all frequencies, negative ones too, is a real sequence, of which the
@@ -122,14 +126,11 @@ def _masked_frames(real: Tensor, imaginary: Tensor, masks: Tensor) -> tuple[Tens
 
     def gradient(upstream: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         of_real, of_imaginary = ops.rfft(upstream)
-        of_masks = twice * real * of_real + twice * imaginary * of_imaginary
-        of_real, of_imaginary = (
-            twice * ops.sum(masks * part, axis=-2, keepdims=True) for part in (of_real, of_imaginary)
-        )
-        return of_real, of_imaginary, of_masks
+        of_mask = twice * (real * of_real + imaginary * of_imaginary)
+        return twice * mask * of_real, twice * mask * of_imaginary, of_mask
 
     # At 0 and at `half` cycles the imaginary part of a real frame's spectrum is 0.
     inner, odd = real[..., 1:half], imaginary[..., 1:half]
     folded = ops.concatenate([real[..., :1], inner + odd, real[..., half:], ops.flip(inner - odd, -1)], axis=-1)
-    even, odd = ops.rfft(folded * ops.concatenate([masks, ops.flip(masks[..., 1:half], -1)], axis=-1))
+    even, odd = ops.rfft(folded * ops.concatenate([mask, ops.flip(mask[..., 1:half], -1)], axis=-1))
     return ops.concatenate([even + odd, ops.flip((even - odd)[..., 1:half], -1)], axis=-1), gradient

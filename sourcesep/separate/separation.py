@@ -202,13 +202,13 @@ class Separator:
 
         Args:
             path: of the file; by default that of the model in the package.
-            batch_windows: see the class.
+            batch_windows: see the class; as many windows as this, or as `n_threads`, are computed at the same time.
             n_threads: number of threads that compute.
             shifts, adapt: see the class.
 
         Raises InputError if the file is missing, damaged or not by export.py.
         """
-        model = TFLiteModel(path, n_threads)
+        model = TFLiteModel(path, n_threads, min(batch_windows, n_threads))
         return cls(
             model,
             model.field,
