@@ -177,9 +177,30 @@ def test_the_mean_of_runs_and_the_trainings_behind_it(config, tmp_path):
     assert "0.5 of `runs/second`, 0.25 of `runs/third`, 0.25 of `runs/first`" in texts[3]
 
 
+def test_a_run_with_other_stems_counts_for_the_weights_that_it_has(tmp_path):
+    settings = {"model": "bandnet", "sample_rate": 8_000, "filters": 4, "blocks": 1, "bands_per_octave": 2}
+    instruments = ("drums", "bass", "piano")
+    stereo = make_run(Config.from_values({**settings, "instruments": instruments, "channels": 2}), tmp_path / "stereo")
+    mono = shifted(Config.from_values({**settings, "instruments": ("bass", "guitar")}), tmp_path / "mono", 1.0)
+    mean = RunDir(tmp_path / "mean")
+    average_runs({str(stereo.path): 3.0, str(mono.path): 1.0}, mean)
+    assert mean.config() == stereo.config()
+    before, theirs, after = (
+        {weight.path: np.asarray(weight) for weight in run.trained_model().weights} for run in (stereo, mono, mean)
+    )
+    name = "stack0_block0/kernel"
+    np.testing.assert_allclose(after[name], 0.75 * before[name] + 0.25 * theirs[name], atol=1e-6)
+    before, theirs, after = (
+        weights["join/bias0"].reshape(-1, n_channels, n_parts, weights["join/bias0"].shape[-1] // n_channels // n_parts)
+        for weights, n_channels, n_parts in ((before, 2, 3), (theirs, 1, 2), (after, 2, 3))
+    )
+    np.testing.assert_allclose(after[:, :, [0, 2]], before[:, :, [0, 2]], atol=1e-6)  # drums and piano
+    np.testing.assert_allclose(after[:, :, 1], 0.75 * before[:, :, 1] + 0.25 * theirs[:, :, 0], atol=1e-6)  # bass
+
+
 def test_another_model_or_the_run_to_write_is_not_averaged(config, tmp_path):
     first = make_run(config, tmp_path / "first")
-    other = make_run(dataclasses.replace(config, targets=config.instrument_names[:1]), tmp_path / "other")
+    other = make_run(Config.from_values({"model": "tasnet", "sample_rate": 8_000}), tmp_path / "other")
     with pytest.raises(InputError, match="other: its model is another than that of .*first"):
         average_runs({str(first.path): 0.5, str(other.path): 0.5}, RunDir(tmp_path / "mean"))
     with pytest.raises(InputError, match="names no run"):

@@ -37,7 +37,7 @@ from sourcesep.models.settings import as_flag  # noqa: E402
 from sourcesep.run_dir import PRETRAINED, PRETRAINED_BLIND, RunDir  # noqa: E402
 from sourcesep.separate.tflite_model import PACKAGED  # noqa: E402
 from sourcesep.sources import list_soundfonts, open_played  # noqa: E402
-from tools.average_runs import MEAN_FILE, open_run  # noqa: E402
+from tools.average_runs import MEAN_FILE, PACKAGED_RUNS, open_run  # noqa: E402
 
 MAX_BYTES = 25_000_000  # largest file of weights in the package
 LEAST_TFLITE_DB = 45.0  # the TFLite file must be this close to the weights: SDR in dB, on noise
@@ -220,12 +220,12 @@ def list_sittings(run: RunDir) -> list[Sitting]:
 
 
 def _list_earlier(start_from: str) -> list[Sitting]:
-    """Returns the trainings behind what --start_from names; none for the package, whose card lists them."""
-    return list_sittings(open_run(start_from)) if start_from not in ("", "pretrained") else []
+    """Returns the trainings behind what --start_from names; none for a model in the package, whose card lists them."""
+    return list_sittings(open_run(start_from)) if start_from not in ("", *PACKAGED_RUNS) else []
 
 
 def _name(path: str | pathlib.Path) -> str:
-    return "pretrained" if str(path) == "pretrained" else f"runs/{os.path.basename(path)}"
+    return str(path) if str(path) in PACKAGED_RUNS else f"runs/{os.path.basename(path)}"
 
 
 def list_commands(before: str, sitting: str) -> str:
