@@ -62,7 +62,7 @@ def separate() -> None:
         "batch_windows",
         None,
         "Windows that the model computes together; each channel has windows of its own. More use a GPU better, and "
-        "take as much more memory. By default 1, and 2 where LiteRT computes, on two processors, what is no --stream.",
+        "take as much more memory. By default 2 for LiteRT on two processors or more, but 1 with --stream, else 1.",
         lower_bound=1,
     )
     define_refinements()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -52,12 +53,10 @@ class TFLiteModel:
         self.field = ReceptiveField(**description["receptive_field_samples"])
         self.window_samples = description["window_samples"]
         self.n_channels = description.get("channels", 1)  # files of earlier versions do not say
-        with _silent_stderr():
-            self._interpreters = [
-                _interpreter_class()(model_content=flatbuffer, num_threads=n_threads) for _ in range(n_at_once)
-            ]
-            for interpreter in self._interpreters:
-                interpreter.allocate_tensors()
+        self._n_at_once = n_at_once
+        self._make = functools.partial(_interpreter_class(), model_content=flatbuffer, num_threads=n_threads)
+        self._interpreters: list[Any] = []  # made when the first batch of as many windows comes
+        self._prepare(1)
         self._input = self._interpreters[0].get_input_details()[0]["index"]
         self._output = self._interpreters[0].get_output_details()[0]["index"]
 
@@ -75,11 +74,20 @@ class TFLiteModel:
                 stems[position] = interpreter.tensor(self._output)()[0, :n_samples]
 
         # More threads than windows would be idle; Python's lock is released while an interpreter computes.
-        interpreters = self._interpreters[: len(mixture)]
+        interpreters = self._prepare(min(self._n_at_once, len(mixture)))
         shares = [range(first, len(mixture), len(interpreters)) for first in range(len(interpreters))]
         with ThreadPoolExecutor(len(interpreters)) as executor:
             list(executor.map(compute, interpreters, shares))
         return stems
+
+    def _prepare(self, n: int) -> list[Any]:
+        """Returns n interpreters."""
+        while len(self._interpreters) < n:
+            with _silent_stderr():
+                interpreter = self._make()
+                interpreter.allocate_tensors()
+            self._interpreters.append(interpreter)
+        return self._interpreters[:n]
 
 
 def read_file(path: str | pathlib.Path) -> tuple[bytes, dict[str, Any]]:
